@@ -1,0 +1,182 @@
+//! What an engine can do, as traits. A connector implements those that make sense for it and is entered in the registry once.
+//!
+//! ```text
+//!  Connector ─ session ─▶ Session (ping, databases)            what people browse
+//!            ─ source ──▶ SourcePlanner ─ open_cut ─▶ Cut + SourceReader × lanes
+//!            ─ sink ────▶ Sink ─ plan, ledger, structure, writer ─▶ SplitWriter × lanes
+//! ```
+//!
+//! All methods that return futures are called per session, table, split or batch of some thousand rows, never per row or value, so boxed
+//! futures cost nothing that can be measured and keep the traits usable behind one registry.
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Catalog;
+use crate::catalog::{Column, Table, TableName};
+use crate::connection::{Connection, Engine};
+use crate::error::{Error, Result};
+use crate::ledger::{Epoch, Ledger, LedgerKey};
+use crate::plan::{ColumnPlan, Plan, TablePlan};
+use crate::position::Position;
+use crate::split::Split;
+use crate::value::RowEncoder;
+
+/// An engine that Millrace speaks to.
+pub trait Connector: Send + Sync {
+    /// Which one.
+    fn engine(&self) -> Engine;
+
+    /// Logs in, to a database if named, else to the connection's default, else to the server.
+    ///
+    /// Errors: [`crate::Kind::Unreachable`], [`crate::Kind::LoginRefused`], [`crate::Kind::ObjectMissing`] for an unknown database,
+    /// [`crate::Kind::NotSupported`] for a transport mode that is not built; within 10 s in any case ([`crate::Kind::TimedOut`]).
+    fn session<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>>;
+
+    /// Opens a source.
+    fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>>;
+
+    /// Opens a target.
+    fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>>;
+}
+
+/// The part of a connection that a task works in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Database; the connection's default when absent.
+    pub database: Option<String>,
+    /// Schema; the engine's default when absent.
+    pub schema: Option<String>,
+}
+
+/// A logged-in session for short questions.
+pub trait Session: Send {
+    /// One round trip.
+    fn ping(&mut self) -> BoxFuture<'_, Result<()>>;
+    /// Product and version as the server says it (`10.11.6-MariaDB`, `PostgreSQL 15.18`).
+    fn version(&mut self) -> BoxFuture<'_, Result<String>>;
+    /// Databases that this user sees.
+    fn databases(&mut self) -> BoxFuture<'_, Result<Vec<DatabaseEntry>>>;
+}
+
+/// One database of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseEntry {
+    /// Its name.
+    pub name: String,
+    /// Why it counts as a system database, if it does.
+    pub system_reason: Option<String>,
+    /// Its schemas, where the engine has them and the session can see them.
+    pub schemas: Vec<String>,
+}
+
+/// Where a cut's agreement comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CutMethod {
+    /// All snapshots report the same log position.
+    SamePosition,
+    /// All snapshots were opened under one brief global read lock.
+    GlobalLock,
+    /// One snapshot alone.
+    SingleSnapshot,
+}
+
+/// One consistent moment of a source, with readers that all see it.
+pub struct Cut {
+    /// The place in the log, where the source has one.
+    pub position: Option<Position>,
+    /// Where the agreement comes from.
+    pub method: CutMethod,
+    /// At least one; each sees exactly this moment until it is dropped.
+    pub readers: Vec<Box<dyn SourceReader>>,
+}
+
+/// Plans the reading of one source.
+pub trait SourcePlanner: Send {
+    /// What the scope contains; named tables only if any are named.
+    ///
+    /// Errors: [`crate::Kind::ObjectMissing`] naming the first table, with its index as the detail `index`, that does not exist.
+    fn catalog<'a>(&'a mut self, tables: &'a [String]) -> BoxFuture<'a, Result<Catalog>>;
+
+    /// Opens one consistent moment seen by up to `lanes` readers; fewer if the source cannot give more.
+    fn open_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Cut>>;
+}
+
+/// Reads splits at one cut. Losing its connection loses the cut: errors are then [`crate::Kind::CutLost`].
+pub trait SourceReader: Send {
+    /// What only the data at the cut can tell: narrows types of columns (`TIME` within a day or not).
+    fn probe<'a>(&'a mut self, table: &'a Table) -> BoxFuture<'a, Result<Vec<ColumnFact>>>;
+
+    /// Cuts a table into splits of about `target_rows` rows; see [`Split`] for what they must cover.
+    fn split<'a>(&'a mut self, index: usize, table: &'a Table, target_rows: u64) -> BoxFuture<'a, Result<Vec<Split>>>;
+
+    /// Starts reading a split: the columns in the order in which they will be given to the encoder.
+    fn open<'a>(&'a mut self, table: &'a Table, columns: &'a [Column], split: &'a Split) -> BoxFuture<'a, Result<()>>;
+
+    /// Decodes rows of the opened split into the encoder until it is full or the split ends. A value that the encoder refuses ends the split
+    /// with [`crate::Kind::ValueRefused`], naming the column and the row's key.
+    fn next_batch<'a>(&'a mut self, rows: &'a mut dyn RowEncoder) -> BoxFuture<'a, Result<Batch>>;
+
+    /// Leaves the opened split, reading on to its end or breaking off; the reader can open another one afterwards unless this fails.
+    fn close(&mut self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Something that the data at the cut says about a column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ColumnFact {
+    /// Every value of this TIME column lies within 00:00:00 and 24:00:00.
+    TimeOfDay(String),
+}
+
+/// What one call moved into the encoder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes as the source sent them.
+    pub bytes: u64,
+    /// Whether the split has ended.
+    pub is_last: bool,
+}
+
+/// Writes into one target.
+pub trait Sink: Send + Sync {
+    /// Decides every column, name and constraint. Pure: asks no server.
+    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)]) -> Plan;
+
+    /// Fails with [`crate::Kind::TargetConflict`] if a table of the plan exists and is not left over from an unfinished run of this config.
+    fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;
+
+    /// What this run has written.
+    fn ledger(&self) -> &dyn Ledger;
+
+    /// Creates the plan's tables without indexes, dropping `leftover` first, all recorded in the ledger, in one transaction.
+    fn create_tables<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;
+
+    /// Opens a connection that writes splits.
+    fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>>;
+
+    /// After a table's rows: primary key, unique and other indexes, checks, the sequence.
+    fn finish_table<'a>(&'a self, plan: &'a TablePlan) -> BoxFuture<'a, Result<()>>;
+
+    /// After all tables: foreign keys, one error per one that failed.
+    fn finish_all<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Vec<Error>>>;
+}
+
+/// Writes one split at a time: `begin`, then rows into `encoder` and `send` until they end, then `commit`.
+///
+/// Nothing of a split is visible before `commit` returns; dropping the writer or calling `abort` leaves nothing of it behind.
+pub trait SplitWriter: Send {
+    /// Starts a split of a table; `columns` are the written ones, in the order of the reader's.
+    fn begin<'a>(&'a mut self, table: &'a TablePlan, columns: &'a [ColumnPlan], split: &'a Split) -> BoxFuture<'a, Result<()>>;
+    /// Where rows go.
+    fn encoder(&mut self) -> &mut dyn RowEncoder;
+    /// Sends what the encoder holds; waits while the target is slow. Answers the bytes sent.
+    fn send(&mut self) -> BoxFuture<'_, Result<u64>>;
+    /// Commits the rows with their ledger row. Fails with [`crate::Kind::ProtocolViolated`] unless the target counted exactly `rows`.
+    fn commit(&mut self, rows: u64) -> BoxFuture<'_, Result<()>>;
+    /// Gives the split up.
+    fn abort(&mut self) -> BoxFuture<'_, Result<()>>;
+    /// How often each written column's policy acted in the committed splits since the last call.
+    fn take_losses(&mut self) -> Vec<u64>;
+}

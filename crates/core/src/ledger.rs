@@ -1,0 +1,54 @@
+//! The ledger: what a run has written, kept in the target itself, so that the truth about the data moves with the data.
+//!
+//! ```text
+//!  claim (epoch + 1) ─▶ begin_table (intent, with the DDL) ─▶ plan_splits ─▶ per split: rows + split row in ONE commit ─▶ finish
+//! ```
+//!
+//! Rules that every implementation keeps:
+//! 1. A split's rows and its ledger row commit in one target transaction: a split is either wholly there and recorded, or not at all.
+//! 2. Every commit re-reads the epoch and fails with [`crate::Kind::Fenced`] if a newer worker has claimed the same key.
+//! 3. A table that a run creates is recorded in the transaction that creates it; only tables recorded by an unfinished run of the same
+//!    config may be dropped by its next start.
+//! 4. Splits are recorded before they are handed out.
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::TableName;
+use crate::error::Result;
+use crate::id::{ConfigId, StreamId};
+use crate::split::Split;
+
+/// The version of the ledger's tables that this code writes and reads.
+pub const LEDGER_VERSION: i32 = 1;
+
+/// Who writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerKey {
+    /// The config that is run.
+    pub config: ConfigId,
+    /// The start of it.
+    pub stream: StreamId,
+}
+
+/// The fence token that a claim issued; a later claim of the same key gets a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch(pub i64);
+
+/// A run's record of what it has written.
+pub trait Ledger: Send + Sync {
+    /// Takes the run over: creates the ledger where it is missing, records the run, raises its epoch.
+    fn claim<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Epoch>>;
+
+    /// Tables that unfinished runs of this config have created and that no finished run owns.
+    fn unfinished_tables<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Vec<TableName>>>;
+
+    /// Records a table's splits.
+    fn record_splits<'a>(&'a self, key: &'a LedgerKey, target: &'a TableName, splits: &'a [Split]) -> BoxFuture<'a, Result<()>>;
+
+    /// Ordinals of the splits that are committed, with their rows.
+    fn committed_splits<'a>(&'a self, key: &'a LedgerKey, target: &'a TableName) -> BoxFuture<'a, Result<Vec<(u32, u64)>>>;
+
+    /// Marks the run finished: its tables belong to the user from now on.
+    fn finish<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<()>>;
+}

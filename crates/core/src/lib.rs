@@ -1,0 +1,33 @@
+//! The words of Millrace: what is moved, where from, where to, and the rules that hold whatever the engine.
+//!
+//! ```text
+//!  config ──▶ plan ──▶ cut ──▶ split ──▶ decoder → ValueRef → encoder ──▶ writer ──▶ ledger
+//!  (what is    (per-     (one     (bounded    (per column, compiled       (one target   (what was
+//!   wanted)     column    moment)  piece)      once, no allocation)        transaction)   written)
+//!               verdicts)
+//! ```
+//!
+//! Nothing here dials a server: drivers live in `millrace-connectors`, transport in the role crates.
+#![warn(missing_docs)]
+
+pub mod bus;
+pub mod catalog;
+pub mod config;
+pub mod connection;
+pub mod connector;
+pub mod error;
+pub mod federation;
+pub mod id;
+pub mod ledger;
+pub mod orchestrator;
+pub mod plan;
+pub mod position;
+pub mod secret;
+pub mod split;
+pub mod stats;
+pub mod store;
+pub mod stream;
+pub mod value;
+
+pub use error::{Disposition, Error, Kind, Result};
+pub use secret::Secret;
