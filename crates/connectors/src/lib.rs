@@ -1,1 +1,24 @@
-//! placeholder
+//! Readers and writers: one folder and one feature per engine, entered in [`connector`] once.
+//!
+//! A folder never uses another one; what they share is `millrace-core`.
+#![warn(missing_docs)]
+
+#[cfg(feature = "mysql")]
+pub mod mysql;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
+use millrace_core::connection::Engine;
+use millrace_core::connector::Connector;
+use millrace_core::{Error, Result};
+
+/// The connector of an engine; [`millrace_core::Kind::NotSupported`] for engines that this build does not speak to.
+pub fn connector(engine: Engine) -> Result<&'static dyn Connector> {
+    match engine {
+        #[cfg(feature = "mysql")]
+        Engine::MySql => Ok(&mysql::MySql),
+        #[cfg(feature = "postgres")]
+        Engine::PostgreSql => Ok(&postgres::PostgreSql),
+        other => Err(Error::not_supported("type", format!("connections of type `{}` are not supported yet", other.as_str()))),
+    }
+}

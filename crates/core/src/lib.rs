@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod config;
 pub mod connection;
 pub mod connector;
+pub mod entitlement;
 pub mod error;
 pub mod federation;
 pub mod id;
