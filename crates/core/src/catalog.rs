@@ -58,8 +58,10 @@ pub struct Table {
     pub estimated_rows: Option<u64>,
     /// The source's estimate, bytes.
     pub estimated_bytes: Option<u64>,
-    /// What makes the whole table impossible to move, in words (`partitioned by SYSTEM_TIME`).
+    /// What makes the whole table impossible to move, in words (`it is system-versioned`).
     pub refused: Option<String>,
+    /// What the user should know about it: an engine without snapshots.
+    pub notes: Vec<String>,
 }
 
 impl Table {
