@@ -1,9 +1,30 @@
-//! MySQL and MariaDB.
+//! MySQL, MariaDB and what speaks their protocol, as a source.
+//!
+//! ```text
+//!  catalog (information_schema) ─▶ cut (consistent snapshots that agree on one binlog position)
+//!      ─▶ splits (ranges of the first key column) ─▶ reader (binary protocol, borrowed rows) ─▶ the target's encoder
+//! ```
+
+mod catalog;
+mod cut;
+mod defaults;
+mod error;
+mod planner;
+mod reader;
+mod session;
+mod splits;
+mod values;
+mod wire;
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::connection::{Connection, Engine};
+use millrace_core::connection::{Connection, DatabaseSpec, Engine, SslMode};
 use millrace_core::connector::{Connector, Scope, Session, Sink, SourcePlanner};
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Kind, Result};
+
+use planner::MySqlPlanner;
+use session::MySqlSession;
+use wire::Wire;
 
 /// The connector.
 pub struct MySql;
@@ -13,15 +34,78 @@ impl Connector for MySql {
         Engine::MySql
     }
 
-    fn session<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>> {
-        async { Err(Error::internal("not wired")) }.boxed()
+    fn session<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>> {
+        async move {
+            let spec = spec(connection)?;
+            let wire = Wire::connect(spec, database.or(spec.database.as_deref())).await?;
+            Ok(Box::new(MySqlSession(wire)) as Box<dyn Session>)
+        }
+        .boxed()
     }
 
-    fn source<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {
-        async { Err(Error::internal("not wired")) }.boxed()
+    fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {
+        async move {
+            let spec = spec(connection)?;
+            if scope.schema.is_some() {
+                return Err(Error::invalid("source.connections[0].schema", "MySQL has no schemas; name a `database`"));
+            }
+            let database = scope.database.clone().or_else(|| spec.database.clone()).ok_or_else(|| {
+                Error::invalid("source.connections[0].database", "the connection has no default database; name one")
+            })?;
+            Ok(Box::new(MySqlPlanner::open(spec.clone(), database).await?) as Box<dyn SourcePlanner>)
+        }
+        .boxed()
     }
 
     fn sink<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
         async { Err(Error::not_supported("target.id", "MySQL targets are not supported yet")) }.boxed()
     }
+}
+
+/// Ends statements that other sessions of this user run on the server: those whose client side is one of these local TCP ports.
+///
+/// The query tier uses it for engines that cannot tag their sessions: it knows the ports of its child process. Answers how many were told to end.
+pub async fn kill_queries_from_ports(connection: &Connection, ports: &[u16]) -> Result<usize> {
+    let mut wire = Wire::connect(spec(connection)?, None).await?;
+    let own = wire.thread_id().to_string();
+    let mut ended = 0;
+    for row in wire.query_text("SHOW PROCESSLIST").await? {
+        let id = row.text("Id");
+        let port = row.text("Host").rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let is_wanted = id != own && port.is_some_and(|port| ports.contains(&port));
+        if let (true, Ok(id)) = (is_wanted, id.parse::<u64>()) {
+            match wire.execute_text(&format!("KILL QUERY {id}")).await {
+                Ok(()) => ended += 1,
+                // It ended by itself meanwhile (ER_NO_SUCH_THREAD).
+                Err(error) if error.detail("errno") == Some("1094") => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    wire.quit().await;
+    Ok(ended)
+}
+
+fn spec(connection: &Connection) -> Result<&DatabaseSpec> {
+    if connection.ssl.as_ref().is_some_and(|ssl| ssl.mode != SslMode::Disabled) {
+        return Err(Error::not_supported("ssl.mode", "TLS to MySQL is not supported yet; use `disabled`"));
+    }
+    connection
+        .database()
+        .ok_or_else(|| Error::new(Kind::Invalid, "a MySQL connection needs the form `spec.database`").field("spec.database"))
+}
+
+/// A name as it stands in a statement.
+fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text as it stands in a statement, whatever the SQL mode says about backslashes.
+fn literal(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut literal = String::from("_utf8mb4 0x");
+    for byte in text.as_bytes() {
+        let _ = write!(literal, "{byte:02x}");
+    }
+    if text.is_empty() { "''".to_owned() } else { literal }
 }

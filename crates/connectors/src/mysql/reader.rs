@@ -1,0 +1,199 @@
+//! Reads splits at the cut.
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use millrace_core::catalog::{Column, LogicalType, Table};
+use millrace_core::connector::{Batch, ColumnFact, SourceReader};
+use millrace_core::split::{KeyBound, Split, SplitRange};
+use millrace_core::value::RowEncoder;
+use millrace_core::{Error, Kind, Result};
+
+use super::values::{KeyText, RowDecoder, RowError};
+use super::wire::{Param, Row, Wire};
+use super::{quote, splits};
+
+/// A connection inside its consistent snapshot.
+pub(super) struct MySqlReader {
+    wire: Wire,
+    database: String,
+    open: Option<Open>,
+}
+
+/// A split whose rows are being read.
+struct Open {
+    table: String,
+    columns: Vec<Column>,
+    key: Vec<String>,
+    decoder: RowDecoder,
+    is_ended: bool,
+}
+
+impl MySqlReader {
+    pub(super) fn new(wire: Wire, database: String) -> Self {
+        Self { wire, database, open: None }
+    }
+
+    fn table_name(&self, table: &Table) -> String {
+        format!("{}.{}", quote(&self.database), quote(&table.name.name))
+    }
+
+    async fn open_split(&mut self, table: &Table, columns: &[Column], split: &Split) -> Result<()> {
+        let mut list: Vec<String> = columns.iter().map(|column| quote(&column.name)).collect();
+        if list.is_empty() {
+            // A table may have generated columns only; its rows still count.
+            list.push("1".to_owned());
+        }
+        let mut sql = format!("SELECT {} FROM {}", list.join(", "), self.table_name(table));
+        let mut params = Vec::new();
+        if let SplitRange::Key { columns, lower, upper } = &split.range {
+            let [column] = columns.as_slice() else {
+                return Err(Error::internal("a split over several key columns"));
+            };
+            let mut conditions = Vec::new();
+            for (bound, operator) in [(lower, ">="), (upper, "<")] {
+                if let Some([bound]) = bound.as_deref() {
+                    conditions.push(format!("{} {operator} ?", quote(column)));
+                    params.push(param(bound));
+                }
+            }
+            if !conditions.is_empty() {
+                sql.push_str(" WHERE ");
+                sql.push_str(&conditions.join(" AND "));
+            }
+        }
+        let announced = self.wire.open_rows(&sql, &params).await.map_err(lost_cut)?;
+        let decoder = RowDecoder::new(columns, &announced)?;
+        self.open = Some(Open {
+            table: table.name.to_string(),
+            columns: columns.to_vec(),
+            key: table.row_key().unwrap_or_default(),
+            decoder,
+            is_ended: false,
+        });
+        Ok(())
+    }
+
+    async fn read_batch(&mut self, rows: &mut dyn RowEncoder) -> Result<Batch> {
+        let Some(open) = &mut self.open else { return Err(Error::internal("no split is open")) };
+        let mut batch = Batch { is_last: open.is_ended, ..Batch::default() };
+        while !open.is_ended && !rows.is_full() {
+            match self.wire.buffered_row() {
+                Some(Row::Values(packet)) => {
+                    open.decoder.decode(packet, rows).map_err(|error| row_error(open, packet, error))?;
+                    batch.rows += 1;
+                    batch.bytes += packet.len() as u64;
+                }
+                Some(Row::End) => {
+                    open.is_ended = true;
+                    batch.is_last = true;
+                    self.wire.end_rows().await.map_err(lost_cut)?;
+                }
+                Some(Row::Refused(error)) => return Err(lost_cut(error)),
+                None => self.wire.wait_for_row().await.map_err(lost_cut)?,
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Reads what is left of the split and drops it, so that the snapshot can be used again.
+    async fn drain(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        while !open.is_ended {
+            match self.wire.buffered_row() {
+                Some(Row::Values(_)) => {}
+                Some(Row::End) => {
+                    self.wire.end_rows().await.map_err(lost_cut)?;
+                    break;
+                }
+                Some(Row::Refused(error)) => return Err(lost_cut(error)),
+                None => self.wire.wait_for_row().await.map_err(lost_cut)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe_times(&mut self, table: &Table) -> Result<Vec<ColumnFact>> {
+        let times: Vec<&Column> =
+            table.columns.iter().filter(|column| matches!(column.logical, LogicalType::Time(_))).collect();
+        if times.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tests: Vec<String> = times
+            .iter()
+            .map(|column| {
+                let name = quote(&column.name);
+                format!("COALESCE(MIN({name}) >= '00:00:00' AND MAX({name}) <= '24:00:00', 1)")
+            })
+            .collect();
+        let sql = format!("SELECT {} FROM {}", tests.join(", "), self.table_name(table));
+        let rows = self.wire.query_text(&sql).await.map_err(lost_cut)?;
+        let is_within = |index: usize| rows.first().and_then(|row| row.at(index)) == Some("1");
+        let facts = times.iter().enumerate().filter(|(index, _)| is_within(*index));
+        Ok(facts.map(|(_, column)| ColumnFact::TimeOfDay(column.name.clone())).collect())
+    }
+}
+
+impl SourceReader for MySqlReader {
+    fn probe<'a>(&'a mut self, table: &'a Table) -> BoxFuture<'a, Result<Vec<ColumnFact>>> {
+        self.probe_times(table).boxed()
+    }
+
+    fn split<'a>(&'a mut self, index: usize, table: &'a Table, target_rows: u64) -> BoxFuture<'a, Result<Vec<Split>>> {
+        async move {
+            let name = self.table_name(table);
+            splits::plan(&mut self.wire, &name, index, table, target_rows).await.map_err(lost_cut)
+        }
+        .boxed()
+    }
+
+    fn open<'a>(&'a mut self, table: &'a Table, columns: &'a [Column], split: &'a Split) -> BoxFuture<'a, Result<()>> {
+        self.open_split(table, columns, split).boxed()
+    }
+
+    fn next_batch<'a>(&'a mut self, rows: &'a mut dyn RowEncoder) -> BoxFuture<'a, Result<Batch>> {
+        self.read_batch(rows).boxed()
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, Result<()>> {
+        self.drain().boxed()
+    }
+}
+
+/// A bound as a parameter.
+pub(super) fn param(bound: &KeyBound) -> Param {
+    match bound {
+        KeyBound::Int(value) => Param::Int(*value),
+        KeyBound::UInt(value) => Param::UInt(*value),
+        KeyBound::Text(text) => Param::Text(text.clone()),
+        KeyBound::Bytes(bytes) => Param::Bytes(bytes.clone()),
+    }
+}
+
+/// The snapshot lives in its connection: without the one there is not the other.
+fn lost_cut(error: Error) -> Error {
+    match error.kind() {
+        Kind::ConnectionLost | Kind::Unreachable => {
+            Error::new(Kind::CutLost, "the connection that holds the source's snapshot was lost").because(error)
+        }
+        _ => error,
+    }
+}
+
+fn row_error(open: &Open, packet: &[u8], error: RowError) -> Error {
+    let key = KeyText::new(&open.columns, &open.key).describe(&open.decoder, packet);
+    let at = key.as_ref().map_or(String::new(), |key| format!(" of the row {key}"));
+    let error = match error {
+        RowError::Malformed => Error::new(Kind::ProtocolViolated, format!("a row of `{}` cannot be decoded", open.table)),
+        RowError::Refused(refused) => {
+            let column = open.columns.get(refused.column).map_or("", |column| column.name.as_str());
+            let reason = refused.reason;
+            Error::new(Kind::ValueRefused, format!("column `{column}` of `{}`{at}: {reason}", open.table))
+                .with("column", column.to_owned())
+        }
+    };
+    let error = error.with("table", open.table.clone());
+    match key {
+        Some(key) => error.with("key", key),
+        None => error,
+    }
+}
