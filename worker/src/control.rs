@@ -45,6 +45,12 @@ impl Control {
         }
     }
 
+    /// The next wish, once it changes; none once nobody can change it any more.
+    pub async fn changed(&mut self) -> Option<Desired> {
+        self.0.changed().await.ok()?;
+        Some(*self.0.borrow_and_update())
+    }
+
     /// Returns once a stop is wanted.
     pub async fn stopped(&mut self) {
         // An error means that the sender is gone, which means stop too.

@@ -1,5 +1,6 @@
 //! Counters of a running task, written by its lanes and read by reporters at any time.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -32,6 +33,8 @@ struct Inner {
 struct TableProgress {
     stats: TableStats,
     started: Option<Instant>,
+    /// Values that a policy changed, per column.
+    losses: BTreeMap<String, u64>,
 }
 
 impl Progress {
@@ -69,6 +72,7 @@ impl Progress {
             .into_iter()
             .map(|(table, estimated_rows, estimated_bytes)| TableProgress {
                 started: None,
+                losses: BTreeMap::new(),
                 stats: TableStats {
                     table,
                     state: StreamState::Ready,
@@ -142,6 +146,23 @@ impl Progress {
             table.stats.rows_read = table.stats.rows_read.saturating_sub(rows);
             table.stats.bytes = table.stats.bytes.saturating_sub(bytes);
         }
+    }
+
+    /// Counts values that a column's policy changed.
+    pub fn add_loss(&self, index: usize, column: &str, count: u64) {
+        if let Some(table) = self.lock().tables.get_mut(index) {
+            *table.losses.entry(column.to_owned()).or_default() += count;
+        }
+    }
+
+    /// What policies changed since the last call: table, column, count.
+    pub fn take_losses(&self) -> Vec<(String, String, u64)> {
+        let mut losses = Vec::new();
+        for table in &mut self.lock().tables {
+            let name = &table.stats.table;
+            losses.extend(std::mem::take(&mut table.losses).into_iter().map(|(column, count)| (name.clone(), column, count)));
+        }
+        losses
     }
 
     /// Counts rows that could not be written.
