@@ -1,9 +1,30 @@
-//! PostgreSQL.
+//! PostgreSQL and what speaks its protocol, as a target.
+//!
+//! ```text
+//!  plan (types, names, expressions) ─▶ tables ─▶ splits by binary COPY, each with its ledger row in one transaction
+//!      ─▶ primary keys, indexes, checks, sequences ─▶ foreign keys
+//! ```
+
+mod copy;
+mod ddl;
+mod encode;
+mod error;
+mod expression;
+mod ledger;
+mod names;
+mod plan;
+mod session;
+mod sink;
+mod types;
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::{Connection, Engine};
 use millrace_core::connector::{Connector, Scope, Session, Sink, SourcePlanner};
 use millrace_core::{Error, Result};
+
+use session::{MAINTENANCE_DATABASE, PgSession};
+use sink::PgSink;
 
 /// The connector.
 pub struct PostgreSql;
@@ -13,15 +34,25 @@ impl Connector for PostgreSql {
         Engine::PostgreSql
     }
 
-    fn session<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>> {
-        async { Err(Error::internal("not wired")) }.boxed()
+    fn session<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>> {
+        async move {
+            let spec = session::spec(connection)?;
+            let database = database.or(spec.database.as_deref()).unwrap_or(MAINTENANCE_DATABASE);
+            Ok(Box::new(PgSession(session::connect(spec, database).await?)) as Box<dyn Session>)
+        }
+        .boxed()
     }
 
     fn source<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {
-        async { Err(Error::internal("not wired")) }.boxed()
+        let error = Error::not_supported("source.connections[0].connectionId", "PostgreSQL sources are not supported yet");
+        async { Err(error) }.boxed()
     }
 
-    fn sink<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
-        async { Err(Error::not_supported("target.id", "x are not supported yet")) }.boxed()
+    fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
+        async move {
+            let sink = PgSink::open(session::spec(connection)?.clone(), scope).await?;
+            Ok(Box::new(sink) as Box<dyn Sink>)
+        }
+        .boxed()
     }
 }

@@ -1,0 +1,104 @@
+//! What PostgreSQL's errors mean to us.
+//!
+//! The `DETAIL` of an error quotes row values, so it never leaves this module.
+
+use std::error::Error as _;
+
+use millrace_core::{Error, Kind};
+use tokio_postgres::error::{DbError, SqlState};
+
+/// The kind of a SQLSTATE (PostgreSQL manual, appendix "PostgreSQL Error Codes").
+pub(super) fn kind_of(state: &str) -> Kind {
+    match state {
+        "28P01" | "28000" => Kind::LoginRefused,
+        "3D000" | "3F000" | "42P01" | "42703" | "42704" | "42883" => Kind::ObjectMissing,
+        "42501" => Kind::PermissionDenied,
+        "42P06" | "42P07" | "42710" => Kind::TargetConflict,
+        "40001" | "40P01" | "55P03" | "55006" => Kind::Contention,
+        "57014" => Kind::Cancelled,
+        "57P01" | "57P02" | "57P03" | "57P05" => Kind::ConnectionLost,
+        "25006" => Kind::PermissionDenied,
+        _ => match state.get(..2) {
+            Some("08") => Kind::ConnectionLost,
+            Some("22") => Kind::ValueRefused,
+            Some("23") => Kind::ConstraintViolated,
+            Some("53" | "54") => Kind::ServerExhausted,
+            Some("42" | "0A" | "26" | "34") => Kind::StatementRefused,
+            Some("58" | "XX") => Kind::Internal,
+            _ => Kind::StatementRefused,
+        },
+    }
+}
+
+/// The error of a session that was open.
+pub(super) fn classify(error: tokio_postgres::Error) -> Error {
+    if let Some(db) = error.as_db_error() {
+        return from_db(db);
+    }
+    if error.is_closed() {
+        return Error::new(Kind::ConnectionLost, "the target closed the connection");
+    }
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    if let Some(io) = io {
+        return Error::new(Kind::ConnectionLost, format!("the connection to the target broke: {io}"));
+    }
+    Error::new(Kind::ProtocolViolated, error.to_string())
+}
+
+/// The error of a dial.
+pub(super) fn cannot_connect(place: &str, error: tokio_postgres::Error) -> Error {
+    if let Some(db) = error.as_db_error() {
+        let classified = from_db(db);
+        return Error::new(classified.kind(), format!("`{place}` answered: {}", db.message()))
+            .with("sqlstate", db.code().code().to_owned());
+    }
+    let message = format!("cannot connect to `{place}`");
+    match error.source() {
+        // A wrong or missing password is noticed by the driver itself.
+        Some(cause) if cause.to_string().contains("password") => Error::new(Kind::LoginRefused, message).because(cause.to_string()),
+        Some(cause) => Error::new(Kind::Unreachable, message).because(cause.to_string()),
+        None => Error::new(Kind::Unreachable, message).because(error.to_string()),
+    }
+}
+
+/// Whether an error says that an object is not there.
+pub(super) fn is_missing_table(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::UNDEFINED_TABLE) || error.code() == Some(&SqlState::INVALID_SCHEMA_NAME)
+}
+
+fn from_db(db: &DbError) -> Error {
+    let state = db.code().code();
+    let mut error = Error::new(kind_of(state), format!("the target answered: {}", db.message())).with("sqlstate", state.to_owned());
+    let named = [("schema", db.schema()), ("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
+    for (name, value) in named {
+        if let Some(value) = value {
+            error = error.with(name, value.to_owned());
+        }
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_map_to_kinds() {
+        let table = [
+            ("28P01", Kind::LoginRefused),
+            ("3D000", Kind::ObjectMissing),
+            ("42501", Kind::PermissionDenied),
+            ("42P07", Kind::TargetConflict),
+            ("40P01", Kind::Contention),
+            ("53100", Kind::ServerExhausted),
+            ("57P01", Kind::ConnectionLost),
+            ("08006", Kind::ConnectionLost),
+            ("22021", Kind::ValueRefused),
+            ("23505", Kind::ConstraintViolated),
+            ("42601", Kind::StatementRefused),
+        ];
+        for (state, kind) in table {
+            assert_eq!(kind_of(state), kind, "{state}");
+        }
+    }
+}
