@@ -1,1 +1,3 @@
-//! placeholder
+//! The one-process Millrace: SQLite store, in-process bus, local orchestrator.
+
+pub mod bus;

@@ -1,0 +1,145 @@
+//! `millrace copy SOURCE TARGET`: the whole product in one command.
+
+mod progress;
+mod target;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use millrace_core::config::{DbTarget, Mode, Source, SourceConnection, StreamSpec, TableSelection, Target, TargetSpec};
+use millrace_core::id::{ConfigId, StreamId};
+use millrace_core::stream::StreamState;
+use millrace_standalone::bus::LocalBus;
+use millrace_worker::control::{Control, Desired};
+use millrace_worker::convert::{ConvertTask, Outcome, preflight, run};
+use millrace_worker::progress::Progress;
+
+use target::Place;
+
+/// Copies a database with its structure, once.
+///
+/// Exit codes: 0 everything arrived, 1 it failed, 2 the command is wrong, 130 it was interrupted (nothing half-written stays: tables of an
+/// interrupted copy are replaced by the next one of the same source and target).
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Where from: mysql://user@host:port/database
+    source: String,
+    /// Where to: postgres://user@host:port/database[?schema=name]
+    target: String,
+    /// Copy only this table; may be given several times
+    #[arg(long = "table", value_name = "NAME")]
+    tables: Vec<String>,
+    /// Readers and writers at once; chosen from the machine by default
+    #[arg(long, value_name = "N")]
+    parallelism: Option<u16>,
+    /// File whose first line is the source's password
+    #[arg(long, value_name = "FILE")]
+    source_password_file: Option<std::path::PathBuf>,
+    /// File whose first line is the target's password
+    #[arg(long, value_name = "FILE")]
+    target_password_file: Option<std::path::PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
+    let source = Place::parse(&args.source, "source")?.with_password("MILLRACE_SOURCE_PASSWORD", args.source_password_file.as_deref())?;
+    let target = Place::parse(&args.target, "target")?.with_password("MILLRACE_TARGET_PASSWORD", args.target_password_file.as_deref())?;
+    let task = task(&args, &source, &target)?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let progress = Arc::new(Progress::new(now_ms()));
+    let (desired, control) = Control::channel();
+    let shown = progress::show(progress.clone(), is_terminal);
+    let running = async {
+        if let Err(error) = preflight(&task).await {
+            return Outcome { state: StreamState::Failed, error: Some(error) };
+        }
+        run(task, progress.clone(), control, Arc::new(LocalBus::default())).await
+    };
+    let interrupted = async {
+        // Without the signal there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let _ = desired.send(Desired::Stop);
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    let outcome = tokio::select! {
+        outcome = running => outcome,
+        never = interrupted => match never {},
+        never = shown => match never {},
+    };
+    progress::finish(&progress, &outcome, is_terminal);
+    Ok(match outcome.state {
+        StreamState::Finished => ExitCode::SUCCESS,
+        StreamState::Stopped => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn task(args: &CopyArgs, source: &Place, target: &Place) -> anyhow::Result<ConvertTask> {
+    let (source, target) = (source.connection("source"), target.connection("target"));
+    let database = |connection: &millrace_core::connection::Connection| connection.database().and_then(|spec| spec.database.clone());
+    let tables: Vec<TableSelection> =
+        args.tables.iter().map(|name| TableSelection { name: name.clone(), selection: None, selected: None }).collect();
+    let spec = StreamSpec {
+        name: "copy".to_owned(),
+        mode: Mode::Convert,
+        description: None,
+        reporting_interval: None,
+        source: Source {
+            connections: vec![SourceConnection {
+                alias: None,
+                connection_id: source.id.clone(),
+                database: database(&source),
+                schema: None,
+                scope_path: None,
+                tables: (!tables.is_empty()).then_some(tables),
+                queries: None,
+                s3: None,
+                files: None,
+            }],
+            options: None,
+        },
+        target: Target {
+            id: target.id.clone(),
+            spec: TargetSpec::Db(DbTarget {
+                database: database(&target).ok_or_else(|| anyhow::anyhow!("the target URL names no database"))?,
+                schema: target_schema(&args.target),
+                structure_options: None,
+                schema_policy: None,
+                write_mode: None,
+                skip_data: None,
+            }),
+        },
+        limits: None,
+        parallelism: args.parallelism,
+    };
+    Ok(ConvertTask { stream: StreamId::mint(), config: config_id(&source, &target)?, spec, source, target })
+}
+
+/// The same source and target always give the same config id, so that a copy finds what an interrupted one left.
+fn config_id(source: &millrace_core::connection::Connection, target: &millrace_core::connection::Connection) -> anyhow::Result<ConfigId> {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let place = |connection: &millrace_core::connection::Connection| {
+        connection.database().map(|spec| (spec.host.clone(), spec.port, spec.database.clone()))
+    };
+    let mut text = String::new();
+    for salt in 0..2u8 {
+        let mut hasher = DefaultHasher::new();
+        (salt, place(source), place(target)).hash(&mut hasher);
+        text.push_str(&format!("{:014x}", hasher.finish() & 0xFF_FFFF_FFFF_FFFF));
+    }
+    Ok(format!("{}{}", ConfigId::PREFIX, &text[..27]).parse()?)
+}
+
+fn target_schema(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    url.query_pairs().find(|(name, _)| name == "schema").map(|(_, value)| value.into_owned())
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
