@@ -1,1 +1,52 @@
-//! placeholder
+//! The REST API of Millrace.
+//!
+//! ```text
+//!  request ─▶ guard (request id, host, origin) ─▶ [strict: key] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
+//!                                                     wire/<group>: request and response types only
+//! ```
+
+mod alias;
+mod errors;
+mod extract;
+mod guard;
+mod route;
+mod routes;
+mod state;
+mod wire;
+
+pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
+pub use state::AppState;
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The whole API as one router.
+pub fn router(state: AppState) -> Router {
+    routes::all()
+        .router(&state)
+        .fallback(|| async { ApiError::new(Code::RouteNotFound, "there is no such path") })
+        .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
+        .layer(axum::middleware::from_fn(guard::local_only))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(guard::request_id))
+        .with_state(state)
+}
+
+/// Serves the API until the state's shutdown token is cancelled; requests under way are answered.
+pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
+    let shutdown = state.shutdown.clone();
+    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// The OpenAPI document as it is committed.
+pub fn openapi_json() -> String {
+    let document = routes::all().document(env!("CARGO_PKG_VERSION"));
+    // A JSON value always has a text form.
+    serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::new(Code::Internal, "the request failed inside the server").into_response()
+}

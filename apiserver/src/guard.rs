@@ -1,0 +1,109 @@
+//! What every request passes: request ids, the host and origin checks, the strict four's key.
+
+use axum::extract::{Request, State};
+use axum::http::header::{HOST, ORIGIN, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use millrace_core::Secret;
+use svix_ksuid::{Ksuid, KsuidLike as _};
+
+use crate::errors::{ApiError, Code};
+use crate::state::AppState;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Request headers that clients of other loopback origins may send.
+const ALLOWED_HEADERS: &str = "content-type, idempotency-key, x-api-key, x-confirm-delete, x-install-id, x-request-id";
+
+/// Gives every response the request's id, minting one where the client sent none.
+pub(crate) async fn request_id(request: Request, next: Next) -> Response {
+    let sent = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let id = match sent {
+        Some(id) if !id.is_empty() && id.len() <= 128 => id.to_owned(),
+        _ => format!("req_{}", Ksuid::new(None::<std::time::SystemTime>, None)),
+    };
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// An open server on a loopback address must not serve pages from elsewhere: a name that an attacker points at 127.0.0.1 arrives with that name in
+/// `Host`, a foreign page's request with its own `Origin`. Both must be loopback names.
+pub(crate) async fn local_only(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    if !host.is_some_and(is_loopback) {
+        return ApiError::new(Code::ForbiddenOrigin, "this server answers only under a loopback name; check the request's host").into_response();
+    }
+    let origin = headers.get(ORIGIN).cloned();
+    if let Some(origin) = &origin {
+        let is_local = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_loopback(host));
+        if !is_local {
+            return ApiError::new(Code::ForbiddenOrigin, "pages of this origin may not use this server").into_response();
+        }
+    }
+    let is_preflight = request.method() == Method::OPTIONS && headers.contains_key("access-control-request-method");
+    let mut response = if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    if let Some(origin) = origin {
+        allow_origin(response.headers_mut(), origin);
+    }
+    response
+}
+
+/// Lets the four stream operations through only with a valid key and install id; asked before anything else of the request is looked at.
+pub(crate) async fn strict(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let key = Secret::new(header(&request, "x-api-key"));
+    let install = header(&request, "x-install-id");
+    match state.entitlement.authorise(&key, &install).await {
+        Ok(_) => next.run(request).await,
+        Err(denial) => ApiError::from(denial).into_response(),
+    }
+}
+
+fn header(request: &Request, name: &str) -> String {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// `X-Confirm-Delete: true`, in any case, for destructive bulk requests.
+pub(crate) fn confirmed(headers: &HeaderMap) -> Result<(), ApiError> {
+    let value = headers.get("x-confirm-delete").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if value.eq_ignore_ascii_case("true") {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::ConfirmationRequired, "this deletes everything; send the header `X-Confirm-Delete: true`")
+        .detail("field", "X-Confirm-Delete"))
+}
+
+fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert("access-control-allow-origin", origin);
+    headers.insert("access-control-allow-methods", HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"));
+    headers.insert("access-control-allow-headers", HeaderValue::from_static(ALLOWED_HEADERS));
+    headers.insert("access-control-expose-headers", HeaderValue::from_static("X-Cache, X-Request-ID"));
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+}
+
+/// Whether `host[:port]` is a loopback name or address.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_names_are_told_from_names_that_only_look_like_them() {
+        for host in ["localhost", "LOCALHOST:8020", "127.0.0.1", "127.0.0.1:8020", "127.9.9.9", "[::1]:8020", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:8020", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]:80", "0.0.0.0"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

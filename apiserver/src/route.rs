@@ -1,0 +1,248 @@
+//! One definition per endpoint: what serves it and what the OpenAPI document says of it cannot exist without each other.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::routing::MethodRouter;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::errors::{Code, ErrorBody};
+use crate::guard;
+use crate::state::AppState;
+
+/// The path under which everything stands.
+pub(crate) const BASE: &str = "/api/v1";
+
+/// Who may call an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody who reaches the server.
+    Open,
+    /// As `auth.ide` says; open on a loopback address.
+    Tolerant,
+    /// Key, install id and entitlement.
+    Strict,
+}
+
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What the document says of one endpoint.
+pub(crate) struct Operation {
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    access: Access,
+    query: &'static [(&'static str, &'static str, &'static str)],
+    request: Option<SchemaOf>,
+    example: Option<Value>,
+    response: (u16, &'static str, Option<SchemaOf>),
+    errors: &'static [Code],
+    confirms: bool,
+}
+
+impl Operation {
+    /// An endpoint by its method, path and id; tolerant, without parameters, answering 200 without a body.
+    pub(crate) fn new(method: &'static str, path: &'static str, id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self {
+            method,
+            path,
+            id,
+            tag,
+            summary,
+            access: Access::Tolerant,
+            query: &[],
+            request: None,
+            example: None,
+            response: (200, "application/json", None),
+            errors: &[],
+            confirms: false,
+        }
+    }
+
+    /// Who may call it.
+    pub(crate) fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Its query parameters: name, JSON type, meaning.
+    pub(crate) fn query(mut self, query: &'static [(&'static str, &'static str, &'static str)]) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// Its request body.
+    pub(crate) fn takes<T: JsonSchema>(mut self) -> Self {
+        self.request = Some(|generator| generator.subschema_for::<T>());
+        self
+    }
+
+    /// An example of its request body.
+    pub(crate) fn example(mut self, example: Value) -> Self {
+        self.example = Some(example);
+        self
+    }
+
+    /// Its response body.
+    pub(crate) fn answers<T: JsonSchema>(mut self, status: u16) -> Self {
+        self.response = (status, "application/json", Some(|generator| generator.subschema_for::<T>()));
+        self
+    }
+
+    /// Its response is a stream of events.
+    pub(crate) fn streams(mut self) -> Self {
+        self.response = (200, "text/event-stream", Some(|_| schemars::json_schema!({"type": "string"})));
+        self
+    }
+
+    /// Codes that it can answer beside those that every endpoint can.
+    pub(crate) fn fails(mut self, errors: &'static [Code]) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// It needs `X-Confirm-Delete: true`.
+    pub(crate) fn confirms(mut self) -> Self {
+        self.confirms = true;
+        self
+    }
+}
+
+/// Endpoints with their handlers.
+#[derive(Default)]
+pub(crate) struct Routes(Vec<(Operation, MethodRouter<AppState>)>);
+
+impl Routes {
+    /// Adds an endpoint.
+    pub(crate) fn add(mut self, operation: Operation, handler: MethodRouter<AppState>) -> Self {
+        self.0.push((operation, handler));
+        self
+    }
+
+    /// Adds another group.
+    pub(crate) fn join(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The router of all endpoints.
+    pub(crate) fn router(self, state: &AppState) -> Router<AppState> {
+        self.0.into_iter().fold(Router::new(), |router, (operation, handler)| {
+            let handler = match operation.access {
+                Access::Strict => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::strict)),
+                Access::Open | Access::Tolerant => handler,
+            };
+            router.route(&format!("{BASE}{}", operation.path), handler)
+        })
+    }
+
+    /// The OpenAPI 3.0 document of all endpoints.
+    pub(crate) fn document(&self, version: &str) -> Value {
+        let mut generator = SchemaSettings::openapi3().into_generator();
+        let mut paths = Map::new();
+        for (operation, _) in &self.0 {
+            let item = paths.entry(operation.path).or_insert_with(|| json!({}));
+            item[operation.method] = describe(operation, &mut generator);
+        }
+        let error = generator.subschema_for::<ErrorBody>();
+        let schemas = generator.take_definitions(true);
+        let tags: BTreeSet<&str> = self.0.iter().map(|(operation, _)| operation.tag).collect();
+        let mut document = json!({
+            "openapi": "3.0.3",
+            "info": {
+                "title": "Millrace",
+                "version": version,
+                "description": "Moves data between databases, exactly, and queries across them.",
+                "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
+            },
+            "servers": [{"url": BASE}],
+            "tags": tags.iter().map(|tag| json!({"name": tag})).collect::<Vec<_>>(),
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "responses": {"Error": {
+                    "description": "An error; `code` says which",
+                    "content": {"application/json": {"schema": error}}
+                }},
+                "securitySchemes": {
+                    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                    "installId": {"type": "apiKey", "in": "header", "name": "X-Install-ID"}
+                }
+            }
+        });
+        clean(&mut document["components"]["schemas"]);
+        document
+    }
+}
+
+fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = operation
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    for (name, kind, meaning) in operation.query {
+        parameters.push(json!({"name": name, "in": "query", "description": meaning, "schema": {"type": kind}}));
+    }
+    if operation.confirms {
+        parameters.push(json!({"name": "X-Confirm-Delete", "in": "header", "required": true, "description": "must be `true`", "schema": {"type": "string"}}));
+    }
+    let (status, media, schema) = operation.response;
+    let mut success = json!({"description": "success"});
+    if let Some(schema) = schema {
+        success["content"] = json!({media: {"schema": schema(generator)}});
+    }
+    let mut responses = Map::new();
+    responses.insert(status.to_string(), success);
+    let always = [Code::ForbiddenOrigin, Code::Internal];
+    let strict = [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
+    let strict: &[Code] = if operation.access == Access::Strict { &strict } else { &[] };
+    for code in always.iter().chain(strict).chain(operation.errors) {
+        responses.insert(code.status().to_string(), json!({"$ref": "#/components/responses/Error"}));
+    }
+    let mut codes: Vec<&str> = strict.iter().chain(operation.errors).map(|code| code.as_str()).collect();
+    codes.dedup();
+    let mut described = json!({
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if !codes.is_empty() {
+        described["description"] = format!("Error codes: {}.", codes.join(", ")).into();
+    }
+    if let Some(request) = operation.request {
+        let mut content = json!({"schema": request(generator)});
+        if let Some(example) = &operation.example {
+            content["example"] = example.clone();
+        }
+        described["requestBody"] = json!({"required": true, "content": {"application/json": content}});
+    }
+    described["security"] = match operation.access {
+        Access::Open => json!([]),
+        Access::Tolerant => json!([{}, {"apiKey": []}, {"apiKey": [], "installId": []}]),
+        Access::Strict => json!([{"apiKey": [], "installId": []}]),
+    };
+    described
+}
+
+/// What schemars writes that OpenAPI 3.0 does not know: `const`, and a list of examples.
+fn clean(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(constant) = fields.remove("const") {
+                fields.insert("enum".to_owned(), json!([constant]));
+            }
+            fields.remove("$schema");
+            fields.values_mut().for_each(clean);
+        }
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        _ => {}
+    }
+}

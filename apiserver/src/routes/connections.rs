@@ -1,0 +1,204 @@
+//! Connections.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{delete, get, post, put};
+use millrace_core::connection::Connection;
+use millrace_core::id::ConnectionId;
+use serde::Deserialize;
+use serde_json::{Map, json};
+
+use crate::errors::{ApiResult, Code};
+use crate::extract::{JsonBody, NoBody, Params, PathId};
+use crate::guard::confirmed;
+use crate::route::{Operation, Routes};
+use crate::state::AppState;
+use crate::wire::configs::Deleted;
+use crate::wire::connections::{ConnectionList, ConnectionRequest, ConnectionResponse, Coverage, Created, Ping, parse};
+
+const TAG: &str = "connections";
+const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge, Code::NotSupported];
+const DIALS: &[Code] = &[
+    Code::NotFound,
+    Code::LoginRefused,
+    Code::PermissionDenied,
+    Code::ObjectMissing,
+    Code::NotSupported,
+    Code::Unreachable,
+    Code::ConnectionLost,
+    Code::Exhausted,
+];
+
+pub(super) fn routes() -> Routes {
+    let example = json!({"name": "mysql-source", "type": "mysql", "spec": {"database": {
+        "host": "db.example.com", "port": 3306, "username": "reader", "password": "secret", "database": "production"}}});
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
+    Routes::default()
+        .add(
+            op("get", "/connections", "listConnections", "All connections")
+                .query(&[("search", "string", "case-insensitive text in name, host or type")])
+                .answers::<ConnectionList>(200),
+            get(list),
+        )
+        .add(
+            op("post", "/connections", "createConnection", "Store a connection")
+                .takes::<ConnectionRequest>()
+                .example(example.clone())
+                .answers::<Created>(201)
+                .fails(WRITES),
+            post(create),
+        )
+        .add(
+            op("delete", "/connections", "deleteAllConnections", "Delete all connections")
+                .confirms()
+                .answers::<Deleted>(200)
+                .fails(&[Code::ConfirmationRequired, Code::Conflict]),
+            delete(delete_all),
+        )
+        .add(
+            op("post", "/connections/test", "testConnection", "Try a connection without storing it")
+                .takes::<ConnectionRequest>()
+                .example(example)
+                .answers::<Ping>(200)
+                .fails(DIALS),
+            post(test),
+        )
+        .add(
+            op("post", "/connections/ping", "testConnectionOldName", "Older name of `testConnection`")
+                .takes::<ConnectionRequest>()
+                .answers::<Ping>(200)
+                .fails(DIALS),
+            post(test),
+        )
+        .add(
+            op("get", "/connections/{id}", "getConnection", "One connection")
+                .answers::<ConnectionResponse>(200)
+                .fails(&[Code::NotFound]),
+            get(read_one),
+        )
+        .add(
+            op("put", "/connections/{id}", "updateConnection", "Replace a connection; absent secrets stay")
+                .takes::<ConnectionRequest>()
+                .answers::<ConnectionResponse>(200)
+                .fails(WRITES),
+            put(update),
+        )
+        .add(
+            op("delete", "/connections/{id}", "deleteConnection", "Delete a connection")
+                .answers::<Deleted>(200)
+                .fails(&[Code::NotFound, Code::Conflict]),
+            delete(delete_one),
+        )
+        .add(
+            op("put", "/connections/{id}/clone", "cloneConnection", "Copy a connection")
+                .answers::<ConnectionResponse>(200)
+                .fails(&[Code::NotFound]),
+            put(clone),
+        )
+        .add(op("post", "/connections/{id}/ping", "pingConnection", "Log in once").answers::<Ping>(200).fails(DIALS), post(ping))
+        .add(
+            op("get", "/connections/{id}/ping", "pingConnectionOldMethod", "Older form of `pingConnection`")
+                .answers::<Ping>(200)
+                .fails(DIALS),
+            get(ping_without_body),
+        )
+}
+
+#[derive(Deserialize)]
+struct Search {
+    search: Option<String>,
+}
+
+async fn list(State(state): State<AppState>, Params(Search { search }): Params<Search>) -> ApiResult<Json<ConnectionList>> {
+    let connections = state.store.connections().await?;
+    let search = search.filter(|text| !text.is_empty());
+    let matches = |connection: &&Connection| {
+        let Some(search) = search.as_ref().map(|text| text.to_lowercase()) else { return true };
+        let host = connection.database().map_or("", |spec| spec.host.as_str());
+        [connection.name.as_str(), host, connection.engine.as_str()].iter().any(|text| text.to_lowercase().contains(&search))
+    };
+    let items: Vec<ConnectionResponse> = connections.iter().filter(matches).map(Into::into).collect();
+    Ok(Json(ConnectionList {
+        total: connections.len(),
+        filtered: items.len(),
+        matched_paths: search.is_some().then(Map::new),
+        database_search_coverage: search.is_some().then(|| Coverage {
+            indexed_connections: 0,
+            total_connections: connections.len(),
+            complete: connections.is_empty(),
+        }),
+        search,
+        items,
+    }))
+}
+
+async fn create(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<Created>)> {
+    let connection = parse(body, None)?;
+    state.store.create_connection(&connection).await?;
+    Ok((StatusCode::CREATED, Json(Created { id: connection.id.to_string(), created: connection.created })))
+}
+
+async fn read_one(State(state): State<AppState>, PathId(id): PathId<ConnectionId>) -> ApiResult<Json<ConnectionResponse>> {
+    Ok(Json((&state.store.connection(&id).await?).into()))
+}
+
+async fn update(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, JsonBody(body): JsonBody) -> ApiResult<Json<ConnectionResponse>> {
+    let stored = state.store.connection(&id).await?;
+    let connection = parse(body, Some(&stored))?;
+    state.store.update_connection(&connection).await?;
+    Ok(Json((&connection).into()))
+}
+
+async fn delete_one(State(state): State<AppState>, PathId(id): PathId<ConnectionId>) -> ApiResult<Json<Deleted>> {
+    state.store.delete_connection(&id).await?;
+    Ok(Json(Deleted { deleted: 1 }))
+}
+
+async fn delete_all(State(state): State<AppState>, headers: HeaderMap) -> ApiResult<Json<Deleted>> {
+    confirmed(&headers)?;
+    // Nothing is deleted unless everything can be.
+    let connections = state.store.connections().await?;
+    if !state.store.configs().await?.is_empty() {
+        return Err(crate::ApiError::new(Code::Conflict, "stream configs use connections; delete the configs first"));
+    }
+    for connection in &connections {
+        state.store.delete_connection(&connection.id).await?;
+    }
+    Ok(Json(Deleted { deleted: connections.len() }))
+}
+
+async fn clone(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, _: NoBody) -> ApiResult<Json<ConnectionResponse>> {
+    let mut connection = state.store.connection(&id).await?;
+    let taken: Vec<String> = state.store.connections().await?.into_iter().map(|connection| connection.name).collect();
+    connection.name = distinct(&connection.name, &taken);
+    connection.id = ConnectionId::mint();
+    connection.created = chrono::Utc::now().timestamp();
+    state.store.create_connection(&connection).await?;
+    Ok(Json((&connection).into()))
+}
+
+async fn test(JsonBody(body): JsonBody) -> ApiResult<Json<Ping>> {
+    dial(&parse(body, None)?).await
+}
+
+async fn ping(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, _: NoBody) -> ApiResult<Json<Ping>> {
+    dial(&state.store.connection(&id).await?).await.map_err(crate::ApiError::failed_ping)
+}
+
+async fn ping_without_body(state: State<AppState>, id: PathId<ConnectionId>) -> ApiResult<Json<Ping>> {
+    ping(state, id, NoBody).await
+}
+
+async fn dial(connection: &Connection) -> ApiResult<Json<Ping>> {
+    let mut session = millrace_connectors::connector(connection.engine)?.session(connection, None).await?;
+    session.ping().await?;
+    Ok(Json(Ping { ping: "ok" }))
+}
+
+/// `name (copy)`, `name (copy 2)`, …
+pub(super) fn distinct(name: &str, taken: &[String]) -> String {
+    let first = format!("{name} (copy)");
+    let others = (2..).map(|number| format!("{name} (copy {number})"));
+    std::iter::once(first).chain(others).find(|candidate| !taken.contains(candidate)).unwrap_or_default()
+}

@@ -1,0 +1,20 @@
+//! Handlers, by group.
+
+mod configs;
+mod connections;
+mod logs;
+mod query;
+mod streams;
+mod system;
+
+use crate::route::Routes;
+
+/// All endpoints.
+pub(crate) fn all() -> Routes {
+    connections::routes()
+        .join(configs::routes())
+        .join(streams::routes())
+        .join(query::routes())
+        .join(logs::routes())
+        .join(system::routes())
+}

@@ -1,0 +1,59 @@
+//! Federated queries.
+
+use axum::Json;
+use axum::extract::State;
+use axum::routing::post;
+use millrace_core::federation::FederatedQuery;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::alias;
+use crate::errors::{ApiError, ApiResult, Code};
+use crate::extract::{JsonBody, read};
+use crate::route::{Operation, Routes};
+use crate::state::AppState;
+use crate::wire::query::{FederatedRequest, FederatedResponse};
+
+pub(super) fn routes() -> Routes {
+    let example = json!({"sql": "SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.sales.orders b ON a.id = b.account_id"});
+    let operation = Operation::new("post", "/query/federated", "queryFederated", "query", "Run one reading statement across connections")
+        .takes::<FederatedRequest>()
+        .example(example)
+        .answers::<FederatedResponse>(200)
+        .fails(&[
+            Code::InvalidJson,
+            Code::ValidationFailed,
+            Code::StatementRefused,
+            Code::ObjectMissing,
+            Code::LoginRefused,
+            Code::Unreachable,
+            Code::Exhausted,
+            Code::TimedOut,
+        ]);
+    Routes::default().add(operation, post(federated))
+}
+
+async fn federated(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<FederatedResponse>> {
+    let request: FederatedRequest = read(body)?;
+    let sql = match (request.sql, request.query) {
+        (Some(sql), Some(query)) if sql != query => return Err(ApiError::invalid("query", "give the statement as `sql` or as `query`, not both")),
+        (Some(sql), _) | (None, Some(sql)) if !sql.trim().is_empty() => sql,
+        _ => return Err(ApiError::invalid("sql", "the statement is missing")),
+    };
+    let connections = state.store.connections().await?;
+    let sources = match request.connections.as_deref() {
+        Some(mappings) if !mappings.is_empty() => alias::mapped(mappings, &connections)?,
+        _ => alias::implied(&connections),
+    };
+    // Ends the query when the client goes away, which drops this future.
+    let cancel = CancellationToken::new();
+    let _guard = cancel.clone().drop_guard();
+    let outcome = state.query.run(FederatedQuery { sql, sources }, cancel).await?;
+    Ok(Json(FederatedResponse {
+        count: outcome.rows.len(),
+        columns: outcome.columns,
+        rows: outcome.rows,
+        status: "success",
+        duration: outcome.duration_ms,
+    }))
+}

@@ -1,0 +1,190 @@
+//! Streams and their history.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::routing::{delete, get, post};
+use millrace_core::bus::Level;
+use millrace_core::id::{ConfigId, RunId, StreamId};
+use millrace_core::stream::Stream;
+use millrace_core::{Error, Kind};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::errors::{ApiError, ApiResult, Code};
+use crate::extract::{NoBody, Params, PathId, parse_id};
+use crate::route::{Access, Operation, Routes};
+use crate::state::AppState;
+use crate::wire::configs::Deleted;
+use crate::wire::logs::record;
+use crate::wire::streams::{Started, StreamDetail, StreamRun, StreamStats, StreamStatus, StreamSummary};
+
+const TAG: &str = "streams";
+const STARTS: &[Code] = &[
+    Code::NotFound,
+    Code::StreamActive,
+    Code::TargetConflict,
+    Code::NotSupported,
+    Code::PlanRefused,
+    Code::LoginRefused,
+    Code::ObjectMissing,
+    Code::PermissionDenied,
+    Code::Unreachable,
+];
+
+/// Stored log records answered when the client names no limit, and at most.
+const LOG_LIMIT: usize = 500;
+const LOG_LIMIT_MAX: usize = 10_000;
+
+pub(super) fn routes() -> Routes {
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
+    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict);
+    let control: &[Code] = &[Code::NotFound, Code::Conflict];
+    Routes::default()
+        .add(strict("/stream-configs/{id}/start", "startStream", "Start a config").answers::<Started>(200).fails(STARTS), post(start))
+        .add(
+            strict("/streams/{id}/pause", "pauseStream", "Suspend a stream, keeping its progress").answers::<StreamStatus>(200).fails(control),
+            post(pause),
+        )
+        .add(
+            strict("/streams/{id}/resume", "resumeStream", "Let a suspended or interrupted stream go on")
+                .answers::<StreamStatus>(200)
+                .fails(STARTS),
+            post(resume),
+        )
+        .add(
+            strict("/streams/{id}/stop", "stopStream", "End a stream")
+                .query(&[("force", "boolean", "do not wait for an orderly end")])
+                .answers::<StreamStatus>(200)
+                .fails(&[Code::NotFound]),
+            post(stop),
+        )
+        .add(op("get", "/streams", "listStreams", "All streams, the newest first").answers::<Vec<StreamSummary>>(200), get(list))
+        .add(
+            op("get", "/streams/{id}", "getStream", "One stream with the config that it runs")
+                .answers::<StreamDetail>(200)
+                .fails(&[Code::NotFound]),
+            get(read_one),
+        )
+        .add(
+            op("get", "/streams/{id}/stats", "getStreamStats", "Counters of a stream, live while it runs")
+                .answers::<StreamStats>(200)
+                .fails(&[Code::NotFound]),
+            get(stats),
+        )
+        .add(
+            op("get", "/streams/{id}/logs", "getStreamLogs", "Log records of a stream, oldest first")
+                .query(&[("level", "string", "debug, info, warn or error: at least so loud"), ("limit", "integer", "the newest so many; 500 by default")])
+                .answers::<Vec<Value>>(200)
+                .fails(&[Code::NotFound, Code::ValidationFailed]),
+            get(logs),
+        )
+        .add(
+            op("get", "/stream-configs/{id}/history", "getHistory", "Runs of a config, the newest first")
+                .answers::<Vec<StreamRun>>(200)
+                .fails(&[Code::NotFound]),
+            get(history),
+        )
+        .add(
+            op("get", "/stream-configs/{id}/runs", "getRuns", "The same as the history").answers::<Vec<StreamRun>>(200).fails(&[Code::NotFound]),
+            get(history),
+        )
+        .add(
+            op("delete", "/stream-configs/{id}/runs", "deleteRuns", "Delete all ended runs of a config")
+                .answers::<Deleted>(200)
+                .fails(&[Code::NotFound]),
+            delete(delete_runs),
+        )
+        .add(
+            op("delete", "/stream-configs/{id}/runs/{runId}", "deleteRun", "Delete an ended run")
+                .answers::<Deleted>(200)
+                .fails(&[Code::NotFound, Code::StreamActive]),
+            delete(delete_run),
+        )
+}
+
+async fn start(State(state): State<AppState>, PathId(id): PathId<ConfigId>, _: NoBody) -> ApiResult<Json<Started>> {
+    let config = state.store.config(&id).await?;
+    let stream = state.orchestrator.start(&config).await?;
+    Ok(Json(Started { id: stream.id.to_string() }))
+}
+
+async fn pause(State(state): State<AppState>, PathId(id): PathId<StreamId>, _: NoBody) -> ApiResult<Json<StreamStatus>> {
+    Ok(Json((&state.orchestrator.pause(&id).await?).into()))
+}
+
+async fn resume(State(state): State<AppState>, PathId(id): PathId<StreamId>, _: NoBody) -> ApiResult<Json<StreamStatus>> {
+    Ok(Json((&state.orchestrator.resume(&id).await?).into()))
+}
+
+#[derive(Deserialize)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn stop(
+    State(state): State<AppState>,
+    PathId(id): PathId<StreamId>,
+    Params(Force { force }): Params<Force>,
+    _: NoBody,
+) -> ApiResult<Json<StreamStatus>> {
+    Ok(Json((&state.orchestrator.stop(&id, force).await?).into()))
+}
+
+async fn list(State(state): State<AppState>) -> ApiResult<Json<Vec<StreamSummary>>> {
+    let mut streams = state.store.streams(None).await?;
+    streams.sort_by_key(|stream| stream.state.is_terminal());
+    Ok(Json(streams.iter().map(Into::into).collect()))
+}
+
+async fn read_one(State(state): State<AppState>, PathId(id): PathId<StreamId>) -> ApiResult<Json<StreamDetail>> {
+    Ok(Json((&state.store.stream(&id).await?).into()))
+}
+
+async fn stats(State(state): State<AppState>, PathId(id): PathId<StreamId>) -> ApiResult<Json<StreamStats>> {
+    let (stream, report) = state.orchestrator.stats(&id).await?;
+    Ok(Json(StreamStats::new(&stream, &report)))
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    level: Option<Level>,
+    limit: Option<usize>,
+}
+
+async fn logs(State(state): State<AppState>, PathId(id): PathId<StreamId>, Params(query): Params<LogQuery>) -> ApiResult<Json<Vec<Value>>> {
+    state.store.stream(&id).await?;
+    let limit = query.limit.unwrap_or(LOG_LIMIT).min(LOG_LIMIT_MAX);
+    let events = state.bus.recent(&id, query.level.unwrap_or(Level::Debug), limit);
+    Ok(Json(events.iter().map(record).collect()))
+}
+
+async fn history(State(state): State<AppState>, PathId(id): PathId<ConfigId>) -> ApiResult<Json<Vec<StreamRun>>> {
+    Ok(Json(runs(&state, &id).await?.iter().map(Into::into).collect()))
+}
+
+async fn delete_runs(State(state): State<AppState>, PathId(id): PathId<ConfigId>) -> ApiResult<Json<Deleted>> {
+    let mut deleted = 0;
+    for run in runs(&state, &id).await?.iter().filter(|run| run.state.is_terminal()) {
+        state.store.delete_stream(&run.id).await?;
+        deleted += 1;
+    }
+    Ok(Json(Deleted { deleted }))
+}
+
+async fn delete_run(State(state): State<AppState>, Path((config, run)): Path<(String, String)>) -> ApiResult<Json<Deleted>> {
+    let (config, run): (ConfigId, RunId) = (parse_id(&config)?, parse_id(&run)?);
+    let found = runs(&state, &config).await?.into_iter().find(|stream| stream.run_id == run);
+    let stream = found.ok_or_else(|| ApiError::new(Code::NotFound, format!("there is no run `{run}`")).detail("id", run.as_str()))?;
+    state.store.delete_stream(&stream.id).await?;
+    Ok(Json(Deleted { deleted: 1 }))
+}
+
+/// Runs of a config that exists; a config's history goes with it.
+async fn runs(state: &AppState, id: &ConfigId) -> Result<Vec<Stream>, Error> {
+    match state.store.config(id).await {
+        Ok(_) => state.store.streams(Some(id)).await,
+        Err(error) if error.kind() == Kind::NotFound => Err(error),
+        Err(error) => Err(error),
+    }
+}

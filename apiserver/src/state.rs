@@ -1,0 +1,32 @@
+//! What handlers work with.
+
+use std::sync::Arc;
+
+use millrace_core::bus::Bus;
+use millrace_core::entitlement::Entitlement;
+use millrace_core::federation::QueryTier;
+use millrace_core::id::InstallId;
+use millrace_core::orchestrator::Orchestrator;
+use millrace_core::store::ConfigStore;
+use tokio_util::sync::CancellationToken;
+
+/// The API server's parts; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// Connections, configs, streams.
+    pub store: Arc<dyn ConfigStore>,
+    /// Starts and stops runs.
+    pub orchestrator: Arc<dyn Orchestrator>,
+    /// Live events.
+    pub bus: Arc<dyn Bus>,
+    /// Federated statements.
+    pub query: Arc<dyn QueryTier>,
+    /// Who may operate streams.
+    pub entitlement: Arc<dyn Entitlement>,
+    /// This installation.
+    pub install_id: InstallId,
+    /// Where exports go when nobody says otherwise.
+    pub default_export_path: String,
+    /// Cancelled when the server stops; ends event streams.
+    pub shutdown: CancellationToken,
+}

@@ -1,0 +1,8 @@
+//! Request and response types, by group.
+
+pub(crate) mod configs;
+pub(crate) mod connections;
+pub(crate) mod logs;
+pub(crate) mod query;
+pub(crate) mod streams;
+pub(crate) mod system;

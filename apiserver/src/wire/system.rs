@@ -1,0 +1,35 @@
+//! Health and defaults on the wire.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The server is alive.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Health {
+    pub(crate) ping: &'static str,
+    pub(crate) status: &'static str,
+}
+
+/// The server's parts.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Services {
+    pub(crate) services: Vec<Service>,
+}
+
+/// One part.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Service {
+    pub(crate) name: &'static str,
+    /// `passing`, `warning`, `critical`, `unknown` or `initializing`.
+    pub(crate) status: &'static str,
+}
+
+/// What clients need to know before anything else.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Defaults {
+    pub(crate) default_export_path: String,
+    /// `desktop`, `server` or `docker`.
+    pub(crate) mode: &'static str,
+    pub(crate) install_id: String,
+}
