@@ -1,7 +1,11 @@
 //! The `millrace` binary: arguments and wiring, no logic.
+//!
+//! Exit codes: 0 it worked, 1 the work failed, 2 the command cannot be carried out as given, 130 interrupted.
 
 mod copy;
+mod serve;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,19 +19,53 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server: REST API, store and workers in one process
+    Serve(serve::ServeArgs),
+    /// Manage API keys
+    #[command(subcommand)]
+    Keys(serve::KeysCommand),
     /// Copy a database with its structure, once
     Copy(copy::CopyArgs),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the table of error codes
+    Errors,
+    /// Run one federated statement (used by the server)
+    #[command(hide = true)]
+    QueryOne,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Copy(args) => copy::copy(args).await,
-    };
+    // The child answers one question and must be small: no runtime.
+    if let Command::QueryOne = cli.command {
+        return millrace_query::query_one();
+    }
+    let result = runtime().and_then(|runtime| runtime.block_on(run(cli.command)));
     result.unwrap_or_else(|error| {
-        use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "millrace: {error:#}");
         ExitCode::from(2)
     })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Keys(command) => serve::keys(command).await,
+        Command::Copy(args) => copy::copy(args).await,
+        Command::Openapi => print(&millrace_apiserver::openapi_json()),
+        Command::Errors => print(&millrace_apiserver::errors_markdown()),
+        Command::QueryOne => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Few threads: the work is waiting for servers, and every thread costs memory while the process idles.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,4 +4,5 @@ pub mod bus;
 pub mod keys;
 pub mod orchestrator;
 pub mod seal;
+pub mod server;
 pub mod store;
