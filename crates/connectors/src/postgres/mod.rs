@@ -56,3 +56,12 @@ impl Connector for PostgreSql {
         .boxed()
     }
 }
+
+/// Ends the statements of sessions whose `application_name` is `tag`. Answers how many were told to end.
+pub async fn cancel_tagged(connection: &Connection, tag: &str) -> Result<usize> {
+    let spec = session::spec(connection)?;
+    let client = session::connect(spec, spec.database.as_deref().unwrap_or(MAINTENANCE_DATABASE)).await?;
+    let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+    let row = client.query_one(sql, &[&tag]).await.map_err(error::classify)?;
+    Ok(row.get::<_, i64>(0) as usize)
+}

@@ -1,0 +1,91 @@
+//! The child: one statement, then the end.
+
+mod attach;
+mod run;
+
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use duckdb::{Config, Connection};
+
+use crate::wire::{Answer, FailedKind, Failure, Request};
+
+/// Where the extensions lie, if not where they were at build time.
+const EXTENSION_DIR_VARIABLE: &str = "MILLRACE_EXTENSION_DIR";
+
+/// The main of `millrace query-one`: warms up, reads one request from stdin, answers on stdout.
+pub fn query_one() -> ExitCode {
+    // The server may be killed at any time; a child without it has nobody to answer.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    let warm = Warm::start();
+    let mut line = String::new();
+    if std::io::stdin().lock().read_line(&mut line).is_err() || line.trim().is_empty() {
+        return ExitCode::SUCCESS; // a warm child that is not needed any more
+    }
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => answer(warm, &request),
+        Err(_) => Answer::Failed { kind: FailedKind::Internal, message: "the request has an unknown form".to_owned() },
+    };
+    let mut out = std::io::stdout().lock();
+    let written = serde_json::to_writer(&mut out, &answer).is_ok() && out.write_all(b"\n").is_ok() && out.flush().is_ok();
+    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// DuckDB with its extensions loaded, before any statement or secret has been seen.
+struct Warm {
+    connection: Connection,
+    /// Functions of DuckDB's core, known before extensions added theirs.
+    functions: Vec<String>,
+}
+
+impl Warm {
+    fn start() -> Result<Self, Failure> {
+        let engine = |error: duckdb::Error| Failure::new(FailedKind::Internal, format!("the query engine cannot start: {error}"));
+        let config = Config::default()
+            .enable_autoload_extension(false)
+            .and_then(|config| config.with("autoinstall_known_extensions", "false"))
+            .and_then(|config| config.with("allow_community_extensions", "false"))
+            .map_err(engine)?;
+        let connection = Connection::open_in_memory_with_flags(config).map_err(engine)?;
+        let functions = core_functions(&connection).map_err(engine)?;
+        let dir = extension_dir()?;
+        for name in ["postgres_scanner", "mysql_scanner"] {
+            let path = dir.join(format!("{name}.duckdb_extension"));
+            connection.execute_batch(&format!("LOAD {}", attach::literal(&path.to_string_lossy()))).map_err(|error| {
+                Failure::new(FailedKind::Internal, format!("the DuckDB extension `{}` cannot be loaded: {error}", path.display()))
+            })?;
+        }
+        Ok(Self { connection, functions })
+    }
+}
+
+fn core_functions(connection: &Connection) -> duckdb::Result<Vec<String>> {
+    let sql = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro')";
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+fn extension_dir() -> Result<PathBuf, Failure> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("lib/duckdb-extensions")));
+    let candidates = [
+        std::env::var_os(EXTENSION_DIR_VARIABLE).map(PathBuf::from),
+        beside,
+        option_env!("MILLRACE_BUILD_EXTENSION_DIR").map(PathBuf::from),
+    ];
+    candidates.into_iter().flatten().find(|dir| dir.is_dir()).ok_or_else(|| {
+        Failure::new(FailedKind::Internal, format!("the DuckDB extensions are not found; name their folder in {EXTENSION_DIR_VARIABLE}"))
+    })
+}
+
+fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
+    match warm.and_then(|warm| run::run(&warm.connection, &warm.functions, request)) {
+        Ok((columns, rows)) => Answer::Rows { columns, rows },
+        Err(failure) => Answer::Failed { kind: failure.kind, message: without_secrets(failure.message, request) },
+    }
+}
+
+/// Whatever a driver puts into its message, no password leaves the child.
+fn without_secrets(message: String, request: &Request) -> String {
+    let secrets = request.sources.iter().map(|source| source.password.as_str()).filter(|secret| !secret.is_empty());
+    secrets.fold(message, |message, secret| message.replace(secret, "***"))
+}

@@ -1,0 +1,222 @@
+//! Checks and runs the statement, and turns its rows into JSON.
+//!
+//! DuckDB itself writes every value as text (or JSON, for nested ones); here it only becomes a JSON number where a double carries it exactly.
+
+use duckdb::Connection;
+use serde_json::{Number, Value};
+
+use super::attach::{attach, first_line, lock_down};
+use crate::check::check;
+use crate::wire::{FailedKind, Failure, Request};
+
+/// The largest whole number up to which doubles are exact.
+const EXACT_INT: i64 = 1 << 53;
+
+/// The most bytes of an answer.
+const MAX_BYTES: usize = 64 << 20;
+
+type Rows = (Vec<String>, Vec<Vec<Value>>);
+
+/// How a column's text becomes JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Bool,
+    Int,
+    Float,
+    Decimal,
+    Nested,
+    Text,
+}
+
+pub(super) fn run(connection: &Connection, functions: &[String], request: &Request) -> Result<Rows, Failure> {
+    let tree: String = connection
+        .query_row("SELECT json_serialize_sql(?::VARCHAR)", [&request.sql], |row| row.get(0))
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    let parsed: Value = serde_json::from_str(&tree).map_err(|_| Failure::new(FailedKind::Internal, "the parsed statement is not JSON"))?;
+    let checked = check(&parsed, &request.sources, &|name| functions.iter().any(|function| function == name))?;
+    let sql: String = connection
+        .query_row("SELECT json_deserialize_sql(?::JSON)", [&tree], |row| row.get(0))
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    for source in &request.sources {
+        if checked.wants_all || checked.aliases.contains(&source.alias) {
+            attach(connection, source, &request.tag)?;
+        }
+    }
+    lock_down(connection, request)?;
+    fetch(connection, sql.trim_end().trim_end_matches(';'), request.max_rows)
+}
+
+fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Failure> {
+    let described = connection.prepare(&format!("DESCRIBE SELECT * FROM ({sql})")).map_err(statement_error)?;
+    let columns = columns(described).map_err(statement_error)?;
+    let list: Vec<String> = columns
+        .iter()
+        .zip(1..)
+        .map(|((_, form), place)| if *form == Form::Nested { format!("to_json(#{place})::VARCHAR") } else { format!("#{place}::VARCHAR") })
+        .collect();
+    let text = format!("SELECT {} FROM ({sql})", list.join(", "));
+    let mut statement = connection.prepare(&text).map_err(statement_error)?;
+    let mut found = statement.query([]).map_err(statement_error)?;
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = found.next().map_err(statement_error)? {
+        if rows.len() as u64 == max_rows {
+            return Err(Failure::new(FailedKind::Exhausted, format!("the result has more than {max_rows} rows; add a LIMIT or an aggregate")));
+        }
+        let mut values = Vec::with_capacity(columns.len());
+        for (index, (_, form)) in columns.iter().enumerate() {
+            let text: Option<String> = row.get(index).map_err(statement_error)?;
+            bytes += text.as_ref().map_or(4, String::len);
+            values.push(text.map_or(Value::Null, |text| form.json(text)));
+        }
+        if bytes > MAX_BYTES {
+            return Err(Failure::new(FailedKind::Exhausted, format!("the result is larger than {} MiB; select fewer columns or rows", MAX_BYTES >> 20)));
+        }
+        rows.push(values);
+    }
+    Ok((columns.into_iter().map(|(name, _)| name).collect(), rows))
+}
+
+fn columns(mut described: duckdb::Statement<'_>) -> duckdb::Result<Vec<(String, Form)>> {
+    described
+        .query_map([], |row| {
+            let (name, kind): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((name, Form::of(&kind)))
+        })?
+        .collect()
+}
+
+impl Form {
+    fn of(kind: &str) -> Self {
+        if kind.ends_with(']') || kind.starts_with("STRUCT") || kind.starts_with("MAP") || kind.starts_with("UNION") {
+            return Self::Nested;
+        }
+        match kind.split('(').next().unwrap_or_default() {
+            "BOOLEAN" => Self::Bool,
+            "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT" | "UHUGEINT" => Self::Int,
+            "FLOAT" | "DOUBLE" => Self::Float,
+            "DECIMAL" => Self::Decimal,
+            _ => Self::Text,
+        }
+    }
+
+    fn json(self, text: String) -> Value {
+        let number = match self {
+            Self::Bool => return Value::Bool(text == "true"),
+            Self::Nested => return serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            Self::Int => text.parse::<i64>().ok().filter(|value| value.abs() <= EXACT_INT).map(Number::from),
+            Self::Float => text.parse::<f64>().ok().and_then(Number::from_f64),
+            // Exact only if the double's shortest text has the same digits.
+            Self::Decimal => text.parse::<f64>().ok().filter(|value| same_digits(&value.to_string(), &text)).and_then(Number::from_f64),
+            Self::Text => None,
+        };
+        number.map_or(Value::String(text), Value::Number)
+    }
+}
+
+/// Whether two decimal texts are the same number, apart from zeros at the end of the fraction.
+fn same_digits(a: &str, b: &str) -> bool {
+    let plain = |text: &str| match text.split_once('.') {
+        Some((whole, fraction)) => {
+            let fraction = fraction.trim_end_matches('0');
+            if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+        }
+        None => text.to_owned(),
+    };
+    plain(a) == plain(b)
+}
+
+fn statement_error(error: duckdb::Error) -> Failure {
+    let text = error.to_string();
+    let kind = if text.starts_with("Catalog Error") {
+        FailedKind::ObjectMissing
+    } else if text.starts_with("Out of Memory") {
+        FailedKind::Exhausted
+    } else if text.to_lowercase().contains("permission denied") {
+        FailedKind::PermissionDenied
+    } else {
+        FailedKind::StatementRefused
+    };
+    Failure::new(kind, first_line(&text).to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::{Source, SourceEngine};
+
+    fn refusal(sql: &str) -> Option<String> {
+        let connection = Connection::open_in_memory().unwrap();
+        let tree: String = connection.query_row("SELECT json_serialize_sql(?::VARCHAR)", [sql], |row| row.get(0)).unwrap();
+        let functions = crate::child::core_functions(&connection).unwrap();
+        let source = |alias: &str, engine| Source {
+            alias: alias.into(),
+            engine,
+            host: String::new(),
+            port: 1,
+            user: String::new(),
+            password: String::new(),
+            database: None,
+        };
+        let sources = [source("pg1", SourceEngine::Postgres), source("my1", SourceEngine::MySql)];
+        check(&serde_json::from_str(&tree).unwrap(), &sources, &|name| functions.iter().any(|f| f == name)).err().map(|failure| failure.message)
+    }
+
+    #[test]
+    fn reading_statements_are_allowed() {
+        for sql in [
+            "SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.sales.orders b ON a.id = b.account_id",
+            "WITH x AS (SELECT 1 AS a), y AS (SELECT * FROM x) SELECT * FROM y UNION ALL SELECT 2 ORDER BY 1 LIMIT 3",
+            "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT * FROM r",
+            "SELECT count(*) FILTER (a > 1), sum(b) OVER (PARTITION BY c ORDER BY d), CASE WHEN a THEN 1 END FROM pg1.public.t GROUP BY ALL",
+            "SELECT * FROM range(10) t(i) WHERE i IN (SELECT id FROM PG1.public.t) AND EXISTS (SELECT 1 FROM my1.d.t)",
+            "SHOW DATABASES", "SHOW ALL TABLES", "DESCRIBE pg1.public.t", "SUMMARIZE SELECT 1", "VALUES (1, 'a')",
+            "SELECT CAST(a AS DECIMAL(10, 2)), list_transform([1, 2], lambda x: x + 1), a::date FROM pg1.s.t",
+            "SELECT * FROM information_schema.tables", "SELECT database_name FROM duckdb_databases()",
+        ] {
+            assert_eq!(refusal(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_a_reason() {
+        for (sql, word) in [
+            ("ATTACH 'x' AS y", "only reading"), ("COPY (SELECT 1) TO '/tmp/x'", "only reading"), ("SET threads = 1", "only reading"),
+            ("INSERT INTO pg1.public.t VALUES (1)", "only reading"), ("CREATE TABLE x (a int)", "only reading"),
+            ("INSTALL httpfs", "only reading"), ("LOAD httpfs", "only reading"), ("CALL pragma_version()", "only reading"),
+            ("PRAGMA version", "only reading"), ("EXPLAIN ANALYZE INSERT INTO pg1.public.t VALUES (1)", "only reading"),
+            ("SELECT 1; SELECT 2", "one statement"), ("", "one statement"), ("SELECT 1; DROP TABLE pg1.public.t", "only reading"),
+            ("SELECT * FROM postgres_query('pg1', 'DROP TABLE t')", "postgres_query"),
+            ("SELECT * FROM postgres_scan('host=h', 'public', 't')", "postgres_scan"),
+            ("WITH a AS (SELECT * FROM MySQL_Query('my1', 'x')) SELECT * FROM a", "MySQL_Query"),
+            ("SELECT (SELECT max(a) FROM postgres_execute('pg1', 'x'))", "postgres_execute"),
+            ("SELECT * FROM query('SELECT 1')", "query"), ("SELECT * FROM query_table('t')", "query_table"),
+            ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"), ("SELECT * FROM glob('/*')", "glob"),
+            ("SELECT * FROM read_text('/etc/passwd')", "read_text"), ("SELECT * FROM duckdb_secrets()", "duckdb_secrets"),
+            ("SELECT * FROM duckdb_settings()", "duckdb_settings"), ("SELECT getenv('HOME')", "getenv"),
+            ("SELECT current_setting('threads')", "current_setting"), ("SELECT * FROM 'a.csv'", "has no alias"),
+            ("SELECT * FROM pg1.public.t POSITIONAL JOIN 's3://b/x.parquet'", "has no alias"),
+            ("WITH \"a.csv\" AS (SELECT * FROM \"a.csv\") SELECT * FROM \"a.csv\"", "has no alias"),
+            ("SELECT * FROM (WITH \"a.csv\" AS (SELECT 1) SELECT 1) t, \"a.csv\"", "has no alias"),
+            ("SELECT * FROM orders", "alias.database.table"), ("SELECT * FROM pg2.public.t", "known aliases: pg1, my1"),
+            ("SELECT * FROM my1.orders", "my1.database.orders"), ("SELECT * FROM pg1.orders", "pg1.public.orders"),
+            ("DESCRIBE t", "alias"), ("SELEKT 1", "syntax error"),
+            ("SELECT * FROM pg1.public.t ORDER BY (SELECT * FROM read_blob('/x'))", "read_blob"),
+        ] {
+            let reason = refusal(sql).unwrap_or_else(|| panic!("allowed: {sql}"));
+            assert!(reason.contains(word), "{sql}: {reason}");
+        }
+    }
+
+    #[test]
+    fn numbers_stay_exact() {
+        assert_eq!(Form::Int.json("9007199254740993".into()), Value::from("9007199254740993"));
+        assert_eq!(Form::Int.json("-12".into()), Value::from(-12));
+        assert_eq!(Form::Decimal.json("12.50".into()), Value::from(12.5));
+        assert_eq!(Form::Decimal.json("0.1234567890123456789".into()), Value::from("0.1234567890123456789"));
+        assert_eq!(Form::Float.json("inf".into()), Value::from("inf"));
+        assert_eq!(Form::of("DECIMAL(18,3)"), Form::Decimal);
+        assert_eq!(Form::of("DECIMAL(18,3)[]"), Form::Nested);
+    }
+}

@@ -1,0 +1,225 @@
+//! The server's side: admission, children, deadlines.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use millrace_core::connection::Engine;
+use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
+use millrace_core::{Error, Kind, Result};
+use svix_ksuid::{Ksuid, KsuidLike as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::cancel::cancel;
+use crate::wire::{Answer, Request, Source, SourceEngine};
+
+/// A warm child that nobody needed for so long is let go.
+const WARM_FOR: Duration = Duration::from_secs(60);
+
+/// Bounds of one query and of all together.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryLimits {
+    /// Queries at once; others wait until their deadline.
+    pub concurrent: usize,
+    /// From request to last row.
+    pub deadline: Duration,
+    /// Rows of one answer; more is an error, never a cut.
+    pub max_rows: u64,
+    /// Memory of one child's engine, MiB.
+    pub memory_mb: u64,
+    /// Threads of one child's engine.
+    pub threads: u32,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self { concurrent: 4, deadline: Duration::from_secs(120), max_rows: 10_000, memory_mb: 1024, threads: 2 }
+    }
+}
+
+/// Runs each statement in a child process.
+pub struct ChildQueryTier {
+    program: PathBuf,
+    limits: QueryLimits,
+    admission: Semaphore,
+    warm: Arc<Mutex<Option<WarmChild>>>,
+}
+
+struct WarmChild {
+    child: Child,
+    since: Instant,
+}
+
+impl ChildQueryTier {
+    /// Children are `program query-one`.
+    pub fn new(program: PathBuf, limits: QueryLimits) -> Self {
+        Self { program, limits, admission: Semaphore::new(limits.concurrent), warm: Arc::default() }
+    }
+
+    /// Children are this program itself.
+    pub fn from_current_program() -> std::io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?, QueryLimits::default()))
+    }
+
+    async fn run_query(&self, query: FederatedQuery, cancelled: CancellationToken) -> Result<QueryOutcome> {
+        let started = Instant::now();
+        let deadline = tokio::time::sleep(self.limits.deadline);
+        tokio::pin!(deadline);
+        let too_late = || Error::new(Kind::TimedOut, format!("the query took longer than {} s", self.limits.deadline.as_secs()));
+        let _permit = tokio::select! {
+            permit = self.admission.acquire() => permit.map_err(|_| Error::internal("the query tier is closed"))?,
+            () = &mut deadline => return Err(Error::new(Kind::ServerExhausted, "too many queries at once; try again")),
+            () = cancelled.cancelled() => return Err(ended()),
+        };
+        let tag = format!("millrace_{}", Ksuid::new(None::<std::time::SystemTime>, None));
+        let mut running = Running { child: Some(self.child()?), sources: query.sources.clone(), tag: tag.clone() };
+        self.warm_up();
+        let temp = tempfile::tempdir().map_err(|error| Error::internal("no temporary directory for the query").because(error))?;
+        let request = self.request(&query, tag, temp.path().display().to_string())?;
+        let Some(child) = running.child.as_mut() else { return Err(Error::internal("a query without a child")) };
+        let answer = tokio::select! {
+            answer = converse(child, &request) => answer?,
+            () = &mut deadline => { running.cancel().await; return Err(too_late()) }
+            () = cancelled.cancelled() => { running.cancel().await; return Err(ended()) }
+        };
+        running.child = None;
+        match answer {
+            Answer::Rows { columns, rows } => Ok(QueryOutcome { columns, rows, duration_ms: started.elapsed().as_millis() as u64 }),
+            Answer::Failed { kind, message } => Err(Error::new(kind.into(), message)),
+        }
+    }
+
+    fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
+        let request = Request {
+            sql: query.sql.clone(),
+            sources: query.sources.iter().map(source).collect::<Result<_>>()?,
+            tag,
+            memory_mb: self.limits.memory_mb,
+            threads: self.limits.threads,
+            max_rows: self.limits.max_rows,
+            temp_dir,
+        };
+        let line = serde_json::to_string(&request).map_err(|error| Error::internal("a query has no text form").because(error))?;
+        Ok(line + "\n")
+    }
+
+    /// A child that is warm, else a new one.
+    fn child(&self) -> Result<Child> {
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut warm) = warm
+            && warm.since.elapsed() < WARM_FOR
+            && matches!(warm.child.try_wait(), Ok(None))
+        {
+            return Ok(warm.child);
+        }
+        self.spawn()
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        Command::new(&self.program)
+            .arg("query-one")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Error::internal("the query engine cannot be started").because(error))
+    }
+
+    /// Keeps one child ready for the next query, for a while.
+    fn warm_up(&self) {
+        let Ok(child) = self.spawn() else { return };
+        let since = Instant::now();
+        *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(WarmChild { child, since });
+        let warm = self.warm.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(WARM_FOR).await;
+            let mut warm = warm.lock().unwrap_or_else(PoisonError::into_inner);
+            if warm.as_ref().is_some_and(|warm| warm.since == since) {
+                *warm = None;
+            }
+        });
+    }
+}
+
+impl QueryTier for ChildQueryTier {
+    fn run(&self, query: FederatedQuery, cancel: CancellationToken) -> BoxFuture<'_, Result<QueryOutcome>> {
+        self.run_query(query, cancel).boxed()
+    }
+}
+
+/// A query under way. Dropped before its end (the client went away), it is cancelled at its backends and its child killed.
+struct Running {
+    child: Option<Child>,
+    sources: Vec<AliasedSource>,
+    tag: String,
+}
+
+impl Running {
+    async fn cancel(mut self) {
+        if let Some(mut child) = self.child.take() {
+            cancel(&self.sources, &self.tag, child.id()).await;
+            let _ = child.kill().await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let (sources, tag) = (std::mem::take(&mut self.sources), std::mem::take(&mut self.tag));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                cancel(&sources, &tag, child.id()).await;
+                let _ = child.kill().await;
+            });
+        }
+    }
+}
+
+async fn converse(child: &mut Child, request: &str) -> Result<Answer> {
+    let crashed = || Error::internal("the query engine broke down; only this query is lost");
+    let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else { return Err(crashed()) };
+    stdin.write_all(request.as_bytes()).await.map_err(|_| crashed())?;
+    drop(stdin);
+    let mut answer = Vec::new();
+    stdout.read_to_end(&mut answer).await.map_err(|_| crashed())?;
+    serde_json::from_slice(&answer).map_err(|_| crashed())
+}
+
+fn source(source: &AliasedSource) -> Result<Source> {
+    let unsupported = || {
+        let kind = source.connection.engine.as_str();
+        Error::not_supported("connections", format!("`{}` is of type `{kind}`, which federated queries do not support yet", source.alias))
+    };
+    let spec = source.connection.database().ok_or_else(unsupported)?;
+    let engine = match source.connection.engine {
+        Engine::MySql => SourceEngine::MySql,
+        Engine::PostgreSql => SourceEngine::Postgres,
+        _ => return Err(unsupported()),
+    };
+    // Attached to one database, a MySQL source would hide the others; `alias.database.table` names them all.
+    let database = match engine {
+        SourceEngine::MySql => source.database.clone(),
+        SourceEngine::Postgres => source.database.clone().or_else(|| spec.database.clone()),
+    };
+    Ok(Source {
+        alias: source.alias.clone(),
+        engine,
+        host: spec.host.clone(),
+        port: spec.port,
+        user: spec.username.clone(),
+        password: spec.password.as_ref().map_or(String::new(), |password| password.expose().to_owned()),
+        database,
+    })
+}
+
+fn ended() -> Error {
+    Error::new(Kind::Cancelled, "the query was cancelled")
+}
