@@ -1,0 +1,324 @@
+//! The REST API of `millrace serve` on real servers.
+
+use millrace_tests::api::connection;
+use millrace_tests::database::PgDatabase;
+use millrace_tests::dataset::{products, shop};
+use millrace_tests::digest::assert_equal;
+use millrace_tests::proxy::FaultProxy;
+use millrace_tests::servers::{Server as Database, shared};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{LONG, Server, source};
+
+#[tokio::test]
+async fn the_four_calls_of_the_quick_start_work() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let sales = source("sales", &["CREATE TABLE orders (id INT PRIMARY KEY, account_id INT, total DECIMAL(10,2))".into(), "INSERT INTO orders VALUES (1, 1, 9.50), (2, 1, 0.25)".into()]).await;
+    let (config, target) = server.config(&sales).await;
+    let stats = server.run(&config).await;
+    assert_eq!(stats["status"], "FINISHED", "{stats}");
+    assert_eq!((&stats["nodes"][0]["counter"], &stats["nodes"][1]["counter"]), (&json!(2), &json!(2)));
+    assert_eq!(stats["tables"][0]["rowsWritten"], 2);
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    pg.client.batch_execute("CREATE TABLE accounts (id int, name text); INSERT INTO accounts VALUES (1, 'Zoë')").await.unwrap();
+    let sql = format!("SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.{}.orders b ON a.id = b.account_id ORDER BY b.total", sales.name);
+    let answer = server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
+    assert_eq!(answer.body["rows"], json!([["Zoë", 0.25], ["Zoë", 9.5]]), "{answer:?}");
+    assert_eq!(answer.body["columns"], json!(["name", "total"]));
+    let named = server.api.post("/query/federated", json!({"query": "SELECT count(*) FROM to.public.orders"})).await.unwrap();
+    assert_eq!(named.status, 422, "`to` is a reserved word: {named:?}");
+    let history = server.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
+    assert_eq!((&history[0]["status"], &history[0]["rowsInserted"]), (&json!("FINISHED"), &json!(2)));
+}
+
+#[tokio::test]
+async fn stream_operations_need_a_key_and_everything_else_does_not() {
+    let server = Server::start().await;
+    let stream = "stream_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
+    let paths = [
+        "/stream-configs/config_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0/start".to_owned(),
+        format!("/streams/{stream}/pause"),
+        format!("/streams/{stream}/resume"),
+        format!("/streams/{stream}/stop"),
+    ];
+    let mut bare = server.api.clone();
+    bare.key = None;
+    for path in &paths {
+        for headers in [&[][..], &[("X-API-Key", server.key.as_str())][..], &[("X-API-Key", "mr_wrong"), ("X-Install-ID", "i")][..], &[("X-Install-ID", "i")][..]] {
+            let answer = bare.call_with(Method::POST, path, None, headers).await.unwrap();
+            assert_eq!((answer.status, answer.body["code"].as_str()), (401, Some("AUTHENTICATION_FAILED")), "{path} {headers:?}");
+        }
+        let answer = server.api.post(path, Value::Null).await.unwrap();
+        assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("NOT_FOUND")), "{path}");
+    }
+    for path in ["/connections", "/stream-configs", "/streams", "/health", "/ready", "/services/status", "/system/defaults", "/openapi.json"] {
+        assert_eq!(bare.get(path).await.unwrap().status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_get_typed_errors_that_name_the_field() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let api = &server.api;
+    let good = connection("a", "mysql", &servers.mysql, "mysql");
+    let id = api.post("/connections", good.clone()).await.unwrap().text("id").unwrap();
+    let config = |change: &dyn Fn(&mut Value)| {
+        let mut body = json!({"name": "c", "mode": "load", "source": {"connections": [{"connectionId": id}]}, "target": {"id": id, "spec": {"db": {"database": "d"}}}});
+        change(&mut body);
+        body
+    };
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut body = good.clone();
+        change(&mut body);
+        body
+    };
+    let table: Vec<(&str, Value, u16, &str, &str)> = vec![
+        ("/connections", json!([1]), 400, "VALIDATION_FAILED", ""),
+        ("/connections", json!({}), 400, "VALIDATION_FAILED", "name"),
+        ("/connections", with(&|b| b["name"] = json!("  ")), 400, "VALIDATION_FAILED", "name"),
+        ("/connections", with(&|b| b["type"] = json!("oracle")), 400, "VALIDATION_FAILED", "type"),
+        ("/connections", with(&|b| b["type"] = json!("s3")), 400, "VALIDATION_FAILED", "spec.database"),
+        ("/connections", with(&|b| b["extra"] = json!(1)), 400, "VALIDATION_FAILED", "extra"),
+        ("/connections", with(&|b| b["spec"] = json!({})), 400, "VALIDATION_FAILED", "spec"),
+        ("/connections", with(&|b| b["spec"]["s3"] = json!({})), 400, "VALIDATION_FAILED", "spec"),
+        ("/connections", with(&|b| b["spec"] = json!({"s3": {}})), 422, "NOT_SUPPORTED", "spec.s3"),
+        ("/connections", with(&|b| b["spec"]["database"]["port"] = json!(70000)), 400, "VALIDATION_FAILED", "spec.database.port"),
+        ("/connections", with(&|b| b["spec"]["database"]["port"] = json!(0)), 400, "VALIDATION_FAILED", "spec.database.port"),
+        ("/connections", with(&|b| b["spec"]["database"]["host"] = json!("")), 400, "VALIDATION_FAILED", "spec.database.host"),
+        ("/connections", with(&|b| b["spec"]["database"]["hostt"] = json!("x")), 400, "VALIDATION_FAILED", "spec.database.hostt"),
+        ("/connections", with(&|b| b["ssl"] = json!({"mode": "require"})), 422, "NOT_SUPPORTED", "ssl.mode"),
+        ("/connections", with(&|b| b["ssl"] = json!({"mode": "maybe"})), 400, "VALIDATION_FAILED", "ssl.mode"),
+        ("/connections", with(&|b| b["ssh"] = json!({"host": "x"})), 422, "NOT_SUPPORTED", "ssh"),
+        ("/stream-configs", config(&|b| b["name"] = json!("")), 400, "VALIDATION_FAILED", "name"),
+        ("/stream-configs", config(&|b| b["mode"] = json!("copy")), 400, "VALIDATION_FAILED", "mode"),
+        ("/stream-configs", config(&|b| b["source"]["connections"] = json!([])), 400, "VALIDATION_FAILED", "source.connections"),
+        ("/stream-configs", config(&|b| b["source"]["connections"][0]["connectionId"] = json!("x")), 400, "VALIDATION_FAILED", "source.connections[0].connectionId"),
+        ("/stream-configs", config(&|b| b["target"]["id"] = json!("conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0")), 400, "VALIDATION_FAILED", "target.id"),
+        ("/stream-configs", config(&|b| b["target"]["spec"] = json!({})), 400, "VALIDATION_FAILED", "target.spec"),
+        ("/stream-configs", config(&|b| b["target"]["spec"]["db"]["writeMode"] = json!("merge")), 400, "VALIDATION_FAILED", "target.spec.db.writeMode"),
+        ("/stream-configs", config(&|b| b["target"]["spec"]["db"]["wrong"] = json!(1)), 400, "VALIDATION_FAILED", "target.spec.db.wrong"),
+        ("/stream-configs", config(&|b| b["limits"] = json!({"numberOfEvents": -1})), 400, "VALIDATION_FAILED", "limits.numberOfEvents"),
+        ("/stream-configs", config(&|b| b["source"]["options"] = json!({"dataBundleSize": 0})), 400, "VALIDATION_FAILED", "source.options.dataBundleSize"),
+        ("/stream-configs", config(&|b| b["source"]["connections"][0]["tables"] = json!([{"name": ""}])), 400, "VALIDATION_FAILED", "source.connections[0].tables[0].name"),
+        ("/query/federated", json!({}), 400, "VALIDATION_FAILED", "sql"),
+        ("/query/federated", json!({"sql": "SELECT 1", "query": "SELECT 2"}), 400, "VALIDATION_FAILED", "query"),
+        ("/query/federated", json!({"sql": "SELECT 1", "connections": [{"alias": "1a", "connectionId": id}]}), 400, "VALIDATION_FAILED", "connections[0].alias"),
+        ("/query/federated", json!({"sql": "SELECT 1", "connections": [{"alias": "a", "connectionId": "conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0"}]}), 400, "VALIDATION_FAILED", "connections[0].connectionId"),
+    ];
+    for (path, body, status, code, field) in table {
+        let answer = api.post(path, body.clone()).await.unwrap();
+        let found = (answer.status, answer.body["code"].as_str().unwrap_or_default(), answer.body["details"]["field"].as_str().unwrap_or_default());
+        assert_eq!(found, (status, code, field), "{path} {body}: {answer:?}");
+        assert_eq!(answer.body["category"], answer.body["type"]);
+    }
+    let missing = api.get("/nowhere").await.unwrap();
+    assert_eq!((missing.status, missing.body["code"].as_str()), (404, Some("ROUTE_NOT_FOUND")));
+    let method = api.call(Method::PATCH, "/connections", None).await.unwrap();
+    assert_eq!((method.status, method.body["code"].as_str()), (405, Some("METHOD_NOT_ALLOWED")));
+    let foreign = api.call_with(Method::GET, "/connections", None, &[("Origin", "https://evil.example")]).await.unwrap();
+    assert_eq!((foreign.status, foreign.body["code"].as_str()), (403, Some("FORBIDDEN_ORIGIN")));
+    let rebound = api.call_with(Method::GET, "/connections", None, &[("Host", "evil.example")]).await.unwrap();
+    assert_eq!(rebound.status, 403);
+}
+
+#[tokio::test]
+async fn what_is_not_built_is_refused_at_start_by_its_field() {
+    let server = Server::start().await;
+    let source = source("unbuilt", &products(10)).await;
+    let (config, _) = server.config(&source).await;
+    let stored = server.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
+    let changes: Vec<(&str, Value)> = vec![
+        ("mode", json!({"mode": "cdc"})),
+        ("limits.numberOfEvents", json!({"limits": {"numberOfEvents": 5}})),
+    ];
+    for (field, change) in changes {
+        let mut body = stored.clone();
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
+        let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+        assert_eq!((answer.status, answer.body["code"].as_str(), answer.body["details"]["field"].as_str()), (422, Some("NOT_SUPPORTED"), Some(field)));
+    }
+    let mut body = stored.clone();
+    body["target"]["spec"]["db"]["writeMode"] = json!("append");
+    server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
+    let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+    assert_eq!(answer.body["details"]["field"], "target.spec.db.writeMode");
+    let mut body = stored;
+    body["source"]["connections"][0]["tables"] = json!([{"name": "products"}, {"name": "nowhere"}]);
+    server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
+    let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+    assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("OBJECT_MISSING")));
+    assert_eq!(answer.body["details"]["field"], "source.connections[0].tables[1].name");
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let mut wrong = connection("wrong", "postgresql", &servers.postgres, "postgres");
+    wrong["spec"]["database"]["password"] = json!("Wr0ngPassword");
+    let answer = server.api.post("/connections/test", wrong).await.unwrap();
+    assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("CONNECTION_LOGIN_REFUSED")));
+    assert!(!answer.body.to_string().contains("Wr0ngPassword"));
+    let mut nowhere = connection("nowhere", "mysql", &servers.mysql, "mysql");
+    nowhere["spec"]["database"]["host"] = json!("host.invalid");
+    let id = server.api.post("/connections", nowhere).await.unwrap().text("id").unwrap();
+    let answer = server.api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap();
+    assert_eq!((answer.status, answer.body["code"].as_str(), answer.body["ping"].as_str()), (502, Some("CONNECTION_UNREACHABLE"), Some("failed")));
+    let good = connection("good", "MySQL", &servers.mysql, "mysql");
+    assert_eq!(server.api.post("/connections/test", good).await.unwrap().body, json!({"ping": "ok"}));
+}
+
+#[tokio::test]
+async fn connections_are_kept_without_showing_their_secrets() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let api = &server.api;
+    let id = api.connect("shown", "mysql", &servers.mysql, "mysql").await.unwrap();
+    let mut shown = api.get(&format!("/connections/{id}")).await.unwrap().body;
+    assert!(shown["spec"]["database"].get("password").is_none());
+    shown["name"] = json!("renamed");
+    let updated = api.call(Method::PUT, &format!("/connections/{id}"), Some(shown.clone())).await.unwrap();
+    assert_eq!((updated.status, updated.body["name"].as_str()), (200, Some("renamed")));
+    let ping = api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap();
+    assert_eq!(ping.status, 200, "the password stayed: {ping:?}");
+    shown["spec"]["database"]["host"] = json!("elsewhere.example");
+    let moved = api.call(Method::PUT, &format!("/connections/{id}"), Some(shown)).await.unwrap();
+    assert_eq!((moved.status, moved.body["details"]["field"].as_str()), (400, Some("spec.database.password")));
+    let copy = api.call(Method::PUT, &format!("/connections/{id}/clone"), Some(Value::Null)).await.unwrap();
+    assert_eq!(copy.body["name"], "renamed (copy)");
+    assert_eq!(api.get("/connections?search=RENAMED").await.unwrap().body["filtered"], 2);
+    let all = api.call(Method::DELETE, "/connections", None).await.unwrap();
+    assert_eq!((all.status, all.body["code"].as_str()), (400, Some("CONFIRMATION_REQUIRED")));
+    let all = api.call_with(Method::DELETE, "/connections", None, &[("X-Confirm-Delete", "TRUE")]).await.unwrap();
+    assert_eq!(all.body["deleted"], 2);
+    let password = &servers.mysql.password;
+    for file in std::fs::read_dir(server.dir.path()).unwrap().flatten() {
+        let bytes = std::fs::read(file.path()).unwrap();
+        let found = bytes.windows(password.len()).any(|window| window == password.as_bytes());
+        assert!(!found, "the password stands in {}", file.path().display());
+    }
+    assert!(!server.process.output().contains(password.as_str()));
+}
+
+#[tokio::test]
+async fn a_second_start_is_refused_and_a_killed_run_is_found_interrupted_and_resumed() {
+    let servers = shared().await;
+    let mut server = Server::start().await;
+    let source = source("killed", &products(300_000)).await;
+    // The source is slow, so that the run is under way when it is killed.
+    let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+    let slow = Database::through(&servers.mysql, proxy.port);
+    let target = millrace_tests::database::unique("killed");
+    let from = server.api.connect("from", "mysql", &slow, &source.name).await.unwrap();
+    let to = server.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+    let config = server.api.convert(&from, &source.name, &to, &target).await.unwrap();
+    let start = format!("/stream-configs/{config}/start");
+    let stream = server.api.post(&start, Value::Null).await.unwrap().text("id").unwrap();
+    proxy.wait_for_bytes(2_000_000).await;
+    proxy.hold();
+    let second = server.api.post(&start, Value::Null).await.unwrap();
+    assert_eq!((second.status, second.body["details"]["field"].as_str(), second.body["details"]["value"].as_str()), (409, Some("stream_state"), Some(stream.as_str())));
+    server.kill_and_restart().await;
+    let stats = server.api.get(&format!("/streams/{stream}/stats")).await.unwrap().body;
+    assert_eq!((stats["status"].as_str(), stats["reason"].as_str()), (Some("PAUSED"), Some("INTERRUPTED")));
+    let history = server.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
+    assert_eq!((history[0]["status"].as_str(), history.as_array().unwrap().len()), (Some("PAUSED"), 1));
+    assert_eq!(server.api.post(&start, Value::Null).await.unwrap().status, 409);
+    proxy.cut();
+    proxy.release();
+    let resumed = server.api.post(&format!("/streams/{stream}/resume"), Value::Null).await.unwrap();
+    assert_eq!(resumed.status, 200, "{resumed:?}");
+    let stats = server.api.wait_for_end(&stream, LONG).await.unwrap();
+    assert_eq!(stats["status"], "FINISHED", "{stats}");
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    let digest = assert_equal(&source.pool, &source.name, &pg.client, "public", "products").await.unwrap();
+    assert_eq!(digest.rows, 300_000);
+}
+
+#[tokio::test]
+async fn a_stopped_run_clears_the_gate_and_the_next_start_replaces_what_it_left() {
+    let servers = shared().await;
+    let mut server = Server::start().await;
+    let source = source("stopped", &products(200_000)).await;
+    let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+    let slow = Database::through(&servers.mysql, proxy.port);
+    let target = millrace_tests::database::unique("stopped");
+    let from = server.api.connect("from", "mysql", &slow, &source.name).await.unwrap();
+    let to = server.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+    let config = server.api.convert(&from, &source.name, &to, &target).await.unwrap();
+    let start = format!("/stream-configs/{config}/start");
+    let stream = server.api.post(&start, Value::Null).await.unwrap().text("id").unwrap();
+    proxy.wait_for_bytes(2_000_000).await;
+    let paused = server.api.post(&format!("/streams/{stream}/pause"), Value::Null).await.unwrap();
+    assert_eq!(paused.body["status"], "PAUSED");
+    server.kill_and_restart().await;
+    let stopped = server.api.post(&format!("/streams/{stream}/stop?force=true"), Value::Null).await.unwrap();
+    assert_eq!(stopped.body["status"], "STOPPED", "{stopped:?}");
+    let stats = server.run(&config).await;
+    assert_eq!(stats["status"], "FINISHED", "{stats}");
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    assert_eq!(assert_equal(&source.pool, &source.name, &pg.client, "public", "products").await.unwrap().rows, 200_000);
+    // A finished run's tables are the user's: the next start must not touch them.
+    let again = server.api.post(&start, Value::Null).await.unwrap();
+    assert_eq!((again.status, again.body["code"].as_str()), (409, Some("TARGET_CONFLICT")));
+    let history = server.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
+    let states: Vec<&str> = history.as_array().unwrap().iter().filter_map(|run| run["status"].as_str()).collect();
+    assert_eq!(states, ["FINISHED", "STOPPED"]);
+    let run = history[1]["id"].as_str().unwrap();
+    let deleted = server.api.call(Method::DELETE, &format!("/stream-configs/{config}/runs/{run}"), None).await.unwrap();
+    assert_eq!(deleted.status, 200);
+}
+
+#[tokio::test]
+async fn a_paused_run_goes_on_where_it_was() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let source = source("paused", &products(200_000)).await;
+    let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+    let slow = Database::through(&servers.mysql, proxy.port);
+    let target = millrace_tests::database::unique("paused");
+    let from = server.api.connect("from", "mysql", &slow, &source.name).await.unwrap();
+    let to = server.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+    let config = server.api.convert(&from, &source.name, &to, &target).await.unwrap();
+    let stream = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap();
+    proxy.wait_for_bytes(1_000_000).await;
+    for _ in 0..2 {
+        let paused = server.api.post(&format!("/streams/{stream}/pause"), Value::Null).await.unwrap();
+        assert_eq!((paused.status, paused.body["status"].as_str()), (200, Some("PAUSED")));
+    }
+    assert_eq!(server.api.get(&format!("/streams/{stream}/stats")).await.unwrap().body["status"], "PAUSED");
+    server.api.post(&format!("/streams/{stream}/resume"), Value::Null).await.unwrap();
+    let stats = server.api.wait_for_end(&stream, LONG).await.unwrap();
+    assert_eq!(stats["status"], "FINISHED", "{stats}");
+    let late = server.api.post(&format!("/streams/{stream}/pause"), Value::Null).await.unwrap();
+    assert_eq!((late.status, late.body["code"].as_str()), (409, Some("CONFLICT")));
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    assert_eq!(assert_equal(&source.pool, &source.name, &pg.client, "public", "products").await.unwrap().rows, 200_000);
+}
+
+#[tokio::test]
+async fn federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let shop = source("fed", &shop(0.001)).await;
+    server.api.connect("shop", "mysql", &servers.mysql, &shop.name).await.unwrap();
+    let ask = async |sql: String| server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
+    let rows = ask(format!("SELECT count(*) FROM shop.{0}.orders o JOIN my1.{0}.order_items i ON o.id = i.order_id", shop.name)).await;
+    assert_eq!(rows.body["rows"], json!([[1000]]), "{rows:?}");
+    for sql in ["SELECT * FROM read_text('/etc/passwd')", "ATTACH 'x'", "SELECT * FROM mysql_query('my1', 'SELECT 1')", "SELECT * FROM nowhere", "SELECT 1; SELECT 2"] {
+        let answer = ask(sql.to_owned()).await;
+        assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("STATEMENT_REFUSED")), "{sql}");
+    }
+    let missing = ask(format!("SELECT * FROM my1.{}.nowhere", shop.name)).await;
+    assert_eq!((missing.status, missing.body["code"].as_str()), (422, Some("OBJECT_MISSING")), "{missing:?}");
+    let mut wrong = connection("hostile", "postgresql", &servers.postgres, "postgres");
+    wrong["spec"]["database"]["password"] = json!("Pa'ss \\\"w0rd = 'x");
+    server.api.post("/connections", wrong).await.unwrap();
+    let refused = ask("SELECT * FROM hostile.public.t".to_owned()).await;
+    assert_eq!((refused.status, refused.body["code"].as_str()), (422, Some("CONNECTION_LOGIN_REFUSED")), "{refused:?}");
+    assert!(!refused.body.to_string().contains("w0rd"), "{refused:?}");
+}

@@ -1,0 +1,64 @@
+//! What several tests need.
+
+use std::time::Duration;
+
+use millrace_tests::api::Api;
+use millrace_tests::database::MySqlDatabase;
+use millrace_tests::process::{Process, run};
+use millrace_tests::servers::shared;
+use serde_json::Value;
+
+/// How long a small run may take on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// A running server with a key and a data directory of its own.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) api: Api,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) key: String,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (code, key, errors) = run(&["keys", "create", "--data-dir", dir.path().to_str().unwrap()], &[]).await.unwrap();
+        assert_eq!(code, 0, "{errors}");
+        let key = key.trim().to_owned();
+        let (process, base) = Process::serve(dir.path()).await.unwrap();
+        let mut api = Api::new(&base);
+        api.key = Some(key.clone());
+        Self { process, api, dir, key }
+    }
+
+    /// Kills the server and starts it again on the same data.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.process.kill().await;
+        let (process, base) = Process::serve(self.dir.path()).await.unwrap();
+        self.process = process;
+        self.api.base = base;
+    }
+
+    /// Connections and a config that copies a database; answers the config's id and the target's name.
+    pub(crate) async fn config(&self, source: &MySqlDatabase) -> (String, String) {
+        let servers = shared().await;
+        let target = millrace_tests::database::unique("target");
+        let from = self.api.connect("from", "mysql", &servers.mysql, &source.name).await.unwrap();
+        let to = self.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+        (self.api.convert(&from, &source.name, &to, &target).await.unwrap(), target)
+    }
+
+    /// Starts a config and waits for its end.
+    pub(crate) async fn run(&self, config: &str) -> Value {
+        let started = self.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+        let stream = started.text("id").unwrap();
+        self.api.wait_for_end(&stream, LONG).await.unwrap()
+    }
+}
+
+/// A MariaDB database with a dataset.
+pub(crate) async fn source(name: &str, statements: &[String]) -> MySqlDatabase {
+    let database = MySqlDatabase::create(&shared().await.mysql, name).await.unwrap();
+    database.execute(statements).await.unwrap();
+    database
+}

@@ -1,0 +1,115 @@
+//! A small client of the REST API.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::servers::Server;
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct Api {
+    client: reqwest::Client,
+    /// `http://127.0.0.1:8020`
+    pub base: String,
+    /// Sent as `X-API-Key`.
+    pub key: Option<String>,
+}
+
+/// A response.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// The body; `null` if it is not JSON.
+    pub body: Value,
+}
+
+impl Api {
+    /// A client without a key.
+    pub fn new(base: &str) -> Self {
+        Self { client: reqwest::Client::new(), base: base.to_owned(), key: None }
+    }
+
+    /// One request to a path below `/api/v1`; with a key both headers are sent.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Response> {
+        self.call_with(method, path, body, &[]).await
+    }
+
+    /// As [`Api::call`] with further headers.
+    pub async fn call_with(&self, method: Method, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let mut request = self.client.request(method, format!("{}/api/v1{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key).header("X-Install-ID", "install-of-a-test");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let text = response.text().await?;
+        Ok(Response { status, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
+    }
+
+    /// A GET.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// A POST.
+    pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Response> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// A connection to a server's database; answers its id.
+    pub async fn connect(&self, name: &str, kind: &str, server: &Server, database: &str) -> anyhow::Result<String> {
+        let body = connection(name, kind, server, database);
+        let response = self.post("/connections", body).await?;
+        response.text("id")
+    }
+
+    /// A convert config; answers its id.
+    pub async fn convert(&self, source: &str, source_database: &str, target: &str, target_database: &str) -> anyhow::Result<String> {
+        let body = json!({"name": "copy", "mode": "convert",
+            "source": {"connections": [{"connectionId": source, "database": source_database}]},
+            "target": {"id": target, "spec": {"db": {"database": target_database}}}});
+        self.post("/stream-configs", body).await?.text("id")
+    }
+
+    /// Polls a stream until it has ended or the deadline passes; answers its last stats.
+    pub async fn wait_for_end(&self, stream: &str, deadline: Duration) -> anyhow::Result<Value> {
+        let end = Instant::now() + deadline;
+        loop {
+            let stats = self.get(&format!("/streams/{stream}/stats")).await?.body;
+            let status = stats["status"].as_str().unwrap_or_default();
+            if matches!(status, "FINISHED" | "FAILED" | "STOPPED" | "EVENT_LIMIT_REACHED" | "TIME_LIMIT_REACHED") {
+                return Ok(stats);
+            }
+            if Instant::now() > end {
+                bail!("the stream has not ended: {stats}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Response {
+    /// A text member of the body.
+    pub fn text(&self, name: &str) -> anyhow::Result<String> {
+        match self.body[name].as_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => bail!("no `{name}` in {self:?}"),
+        }
+    }
+}
+
+/// A connection's request body.
+pub fn connection(name: &str, kind: &str, server: &Server, database: &str) -> Value {
+    json!({"name": name, "type": kind, "spec": {"database": {"host": server.host, "port": server.port,
+        "username": server.user, "password": server.password, "database": database}}})
+}

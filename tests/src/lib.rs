@@ -1,0 +1,10 @@
+//! The test kit: real servers on free ports, a database per test, datasets, a digest comparator, a fault proxy, a process harness.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that cannot go on ends the test
+
+pub mod api;
+pub mod database;
+pub mod dataset;
+pub mod digest;
+pub mod process;
+pub mod proxy;
+pub mod servers;

@@ -1,0 +1,121 @@
+//! A TCP proxy that misbehaves on request: cuts, holds, delays, refuses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the proxy does with what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mode {
+    is_held: bool,
+    refuses: bool,
+    delay: Duration,
+    /// Connections that were opened under an older number are cut.
+    generation: u64,
+}
+
+/// A proxy in front of one server.
+pub struct FaultProxy {
+    /// Where clients connect.
+    pub port: u16,
+    mode: watch::Sender<Mode>,
+    bytes: Arc<watch::Sender<u64>>,
+    connections: Arc<AtomicU64>,
+}
+
+impl FaultProxy {
+    /// Starts a proxy to `host:port`.
+    pub async fn start(host: &str, port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let (mode, modes) = watch::channel(Mode { is_held: false, refuses: false, delay: Duration::ZERO, generation: 0 });
+        let proxy = Self { port: listener.local_addr()?.port(), mode, bytes: Arc::new(watch::channel(0).0), connections: Arc::default() };
+        let (bytes, connections, target) = (proxy.bytes.clone(), proxy.connections.clone(), (host.to_owned(), port));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if modes.borrow().refuses {
+                    continue;
+                }
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (target, modes, bytes) = (target.clone(), modes.clone(), bytes.clone());
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(target).await else { return };
+                    let generation = modes.borrow().generation;
+                    let (client_read, client_write) = client.into_split();
+                    let (server_read, server_write) = server.into_split();
+                    tokio::select! {
+                        () = forward(client_read, server_write, modes.clone(), bytes.clone()) => {}
+                        () = forward(server_read, client_write, modes.clone(), bytes) => {}
+                        () = cut_after(modes, generation) => {}
+                    }
+                });
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// Cuts all open connections; new ones are served.
+    pub fn cut(&self) {
+        self.mode.send_modify(|mode| mode.generation += 1);
+    }
+
+    /// Lets nothing pass until [`FaultProxy::release`].
+    pub fn hold(&self) {
+        self.mode.send_modify(|mode| mode.is_held = true);
+    }
+
+    /// Lets everything pass again.
+    pub fn release(&self) {
+        self.mode.send_modify(|mode| mode.is_held = false);
+    }
+
+    /// Delays every block.
+    pub fn delay(&self, delay: Duration) {
+        self.mode.send_modify(|mode| mode.delay = delay);
+    }
+
+    /// Closes new connections at once, or no longer.
+    pub fn refuse(&self, refuses: bool) {
+        self.mode.send_modify(|mode| mode.refuses = refuses);
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Returns once so many bytes have passed, both ways together.
+    pub async fn wait_for_bytes(&self, count: u64) {
+        let _ = self.bytes.subscribe().wait_for(|bytes| *bytes >= count).await;
+    }
+}
+
+async fn forward(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+    bytes: Arc<watch::Sender<u64>>,
+) {
+    let mut block = vec![0; 64 * 1024];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut block).await else { return };
+        if modes.wait_for(|mode| !mode.is_held).await.is_err() {
+            return;
+        }
+        let delay = modes.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&block[..read]).await.is_err() {
+            return;
+        }
+        bytes.send_modify(|bytes| *bytes += read as u64);
+    }
+}
+
+async fn cut_after(mut modes: watch::Receiver<Mode>, generation: u64) {
+    let _ = modes.wait_for(|mode| mode.generation > generation).await;
+}

@@ -1,0 +1,49 @@
+//! PostgreSQL of one's own.
+
+use std::sync::Mutex;
+
+use super::{Server, USER, fresh_dir, free_port, is_root, password, program, run, spawn, wait_until_listening};
+
+const OS_USER: &str = "postgres";
+
+/// Starts a server with password authentication, UTF-8 and these further settings (`name=value`).
+pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
+    let bin = [("/usr/lib/postgresql", "bin/postgres")];
+    let server = program("PostgreSQL (package `postgresql`)", &["postgres"], &bin)?;
+    let initdb = program("PostgreSQL (package `postgresql`)", &["initdb"], &[("/usr/lib/postgresql", "bin/initdb")])?;
+    let dir = fresh_dir("postgres", is_root().then_some(OS_USER))?;
+    let (data, password_file) = (dir.join("data"), dir.join("password"));
+    let (port, password) = (free_port(), password());
+    std::fs::write(&password_file, &password)?;
+    let text = |option: &str, path: &std::path::Path| format!("{option}={}", path.display());
+    run(
+        &initdb,
+        &[
+            text("--pgdata", &data),
+            text("--pwfile", &password_file),
+            format!("--username={USER}"),
+            "--auth=scram-sha-256".into(),
+            "--encoding=UTF8".into(),
+            "--locale=C".into(),
+            "--no-sync".into(),
+        ],
+        OS_USER,
+    )?;
+    let log = dir.join("server.log");
+    let mut args: Vec<String> = vec!["-D".into(), data.display().to_string()];
+    let fixed = [
+        format!("port={port}"),
+        "listen_addresses=127.0.0.1".into(),
+        "unix_socket_directories=".into(),
+        "wal_level=logical".into(),
+        "max_connections=200".into(),
+        "max_wal_size=4GB".into(),
+        "log_min_messages=warning".into(),
+    ];
+    for setting in fixed.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())) {
+        args.extend(["-c".to_owned(), setting]);
+    }
+    let mut child = spawn(&server, args, OS_USER, &log)?;
+    wait_until_listening(&mut child, port, &log)?;
+    Ok(Server { host: "127.0.0.1".into(), port, user: USER.into(), password, child: Some(Mutex::new(child)), dir: Some(dir) })
+}
