@@ -21,7 +21,8 @@ pub(crate) fn mapped(mappings: &[FederatedMapping], connections: &[Connection]) 
             return Err(ApiError::invalid(at("alias"), format!("the alias `{}` is used twice", mapping.alias)));
         }
         let connection = connections.iter().find(|connection| connection.id == mapping.connection_id);
-        let connection = connection.ok_or_else(|| ApiError::invalid(at("connectionId"), format!("there is no connection `{}`", mapping.connection_id)))?;
+        let connection = connection
+            .ok_or_else(|| ApiError::invalid(at("connectionId"), format!("there is no connection `{}`", mapping.connection_id)))?;
         let database = mapping.database.clone().filter(|database| !database.is_empty());
         sources.push(AliasedSource { alias: mapping.alias.clone(), connection: connection.clone(), database });
     }

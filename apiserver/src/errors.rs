@@ -287,8 +287,18 @@ mod tests {
     #[test]
     fn codes_are_unique_and_categories_are_those_of_the_contract() {
         let categories = [
-            "authentication", "permission", "validation", "not_found", "conflict", "connection", "query", "storage", "stream",
-            "limit", "internal", "unavailable",
+            "authentication",
+            "permission",
+            "validation",
+            "not_found",
+            "conflict",
+            "connection",
+            "query",
+            "storage",
+            "stream",
+            "limit",
+            "internal",
+            "unavailable",
         ];
         let texts: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(texts.len(), Code::ALL.len());

@@ -78,9 +78,8 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
-        let Path(text): Path<String> = Path::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::new(Code::NotFound, error.body_text()))?;
+        let Path(text): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|error| ApiError::new(Code::NotFound, error.body_text()))?;
         parse_id(&text).map(Self)
     }
 }

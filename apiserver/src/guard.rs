@@ -33,9 +33,11 @@ pub(crate) async fn request_id(request: Request, next: Next) -> Response {
 /// `Host`, a foreign page's request with its own `Origin`. Both must be loopback names.
 pub(crate) async fn local_only(request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let host = headers.get(HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let host =
+        headers.get(HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     if !host.is_some_and(is_loopback) {
-        return ApiError::new(Code::ForbiddenOrigin, "this server answers only under a loopback name; check the request's host").into_response();
+        return ApiError::new(Code::ForbiddenOrigin, "this server answers only under a loopback name; check the request's host")
+            .into_response();
     }
     let origin = headers.get(ORIGIN).cloned();
     if let Some(origin) = &origin {

@@ -200,7 +200,8 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     responses.insert(status.to_string(), success);
     let always = [Code::ForbiddenOrigin, Code::Internal];
-    let strict = [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
+    let strict =
+        [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
     let strict: &[Code] = if operation.access == Access::Strict { &strict } else { &[] };
     for code in always.iter().chain(strict).chain(operation.errors) {
         responses.insert(code.status().to_string(), json!({"$ref": "#/components/responses/Error"}));

@@ -21,17 +21,45 @@ const MODIFIERS: [&str; 4] = ["ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT
 const ORDERS: [&str; 3] = ["ORDER_DEFAULT", "ASCENDING", "DESCENDING"];
 /// Classes of expressions.
 const EXPRESSIONS: [&str; 16] = [
-    "COLUMN_REF", "CONSTANT", "FUNCTION", "COMPARISON", "CONJUNCTION", "OPERATOR", "CAST", "CASE", "BETWEEN", "SUBQUERY", "WINDOW",
-    "STAR", "COLLATE", "LAMBDA", "LAMBDA_REF", "POSITIONAL_REFERENCE",
+    "COLUMN_REF",
+    "CONSTANT",
+    "FUNCTION",
+    "COMPARISON",
+    "CONJUNCTION",
+    "OPERATOR",
+    "CAST",
+    "CASE",
+    "BETWEEN",
+    "SUBQUERY",
+    "WINDOW",
+    "STAR",
+    "COLLATE",
+    "LAMBDA",
+    "LAMBDA_REF",
+    "POSITIONAL_REFERENCE",
 ];
 /// Table functions that look at nothing outside the statement and the attached catalogs.
 const TABLE_FUNCTIONS: [&str; 9] = [
-    "range", "generate_series", "unnest", "duckdb_databases", "duckdb_schemas", "duckdb_tables", "duckdb_views", "duckdb_columns",
+    "range",
+    "generate_series",
+    "unnest",
+    "duckdb_databases",
+    "duckdb_schemas",
+    "duckdb_tables",
+    "duckdb_views",
+    "duckdb_columns",
     "duckdb_types",
 ];
 /// Functions of DuckDB's core that reach outside the statement: settings, environment, logs, other SQL.
 const DENIED_FUNCTIONS: [&str; 9] = [
-    "getenv", "getvariable", "current_setting", "set_config", "write_log", "query", "query_table", "json_execute_serialized_sql",
+    "getenv",
+    "getvariable",
+    "current_setting",
+    "set_config",
+    "write_log",
+    "query",
+    "query_table",
+    "json_execute_serialized_sql",
     "pg_sleep",
 ];
 /// `SHOW` forms over the attached catalogs.
@@ -203,7 +231,9 @@ impl Walk<'_> {
     fn two_parts(&self, first: &str, table: &str) -> Failure {
         let source = self.sources.iter().find(|source| source.alias.eq_ignore_ascii_case(first));
         match source.map(|source| source.engine) {
-            Some(SourceEngine::MySql) => Failure::refused(format!("`{first}.{table}` lacks the database; write `{first}.database.{table}`")),
+            Some(SourceEngine::MySql) => {
+                Failure::refused(format!("`{first}.{table}` lacks the database; write `{first}.database.{table}`"))
+            }
             Some(SourceEngine::Postgres) => Failure::refused(format!("`{first}.{table}` lacks the schema; write `{first}.public.{table}`")),
             None => self.unknown_alias(first),
         }

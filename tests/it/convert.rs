@@ -18,7 +18,8 @@ async fn copy(from: &str, to: &str, more: &[&str]) -> (i32, String) {
     let (from, to) = (url("mysql", &servers.mysql, from), url("postgres", &servers.postgres, to));
     let mut args = vec!["copy", from.as_str(), to.as_str()];
     args.extend(more);
-    let env = [("MILLRACE_SOURCE_PASSWORD", servers.mysql.password.as_str()), ("MILLRACE_TARGET_PASSWORD", servers.postgres.password.as_str())];
+    let env =
+        [("MILLRACE_SOURCE_PASSWORD", servers.mysql.password.as_str()), ("MILLRACE_TARGET_PASSWORD", servers.postgres.password.as_str())];
     let (code, out, err) = run(&args, &env).await.unwrap();
     (code, out + &err)
 }
@@ -45,14 +46,15 @@ async fn the_odd_database_arrives_with_equal_digests_constraints_and_sequences()
         .unwrap();
     assert_eq!(keys, ["fk_chicken", "fk_composite", "fk_egg", "fk_tree"]);
     let primary = target
-        .texts(
-            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'p' AND conrelid = 'composite'::regclass",
-        )
+        .texts("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'p' AND conrelid = 'composite'::regclass")
         .await
         .unwrap();
     assert_eq!(primary, ["PRIMARY KEY (a, b)"]);
     // `by_v` stands in three tables; PostgreSQL has one name space for all.
-    let indexes = target.texts("SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public' AND indexname LIKE '%by_v' ORDER BY 1").await.unwrap();
+    let indexes = target
+        .texts("SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public' AND indexname LIKE '%by_v' ORDER BY 1")
+        .await
+        .unwrap();
     assert_eq!(indexes, ["by_v", "composite_by_v", "indexed_by_v"]);
     let prefix = target.texts("SELECT indexdef FROM pg_indexes WHERE indexname = 'indexed_by_v'").await.unwrap();
     assert!(prefix[0].contains("UNIQUE") && prefix[0].contains("\"left\"((name)::text, 10)"), "{prefix:?}");
@@ -84,7 +86,10 @@ async fn the_odd_database_arrives_with_equal_digests_constraints_and_sequences()
 #[tokio::test]
 async fn a_shop_arrives_whole() {
     let target = assert_copied("shop", &shop(0.05)).await;
-    let keys = target.texts("SELECT count(*)::text FROM pg_constraint WHERE contype = 'f' AND convalidated AND connamespace = 'public'::regnamespace").await.unwrap();
+    let keys = target
+        .texts("SELECT count(*)::text FROM pg_constraint WHERE contype = 'f' AND convalidated AND connamespace = 'public'::regnamespace")
+        .await
+        .unwrap();
     assert_eq!(keys, ["10"]);
 }
 
@@ -96,7 +101,7 @@ async fn splits_cover_tables_of_every_kind_of_key() {
         "CREATE TABLE huge (id BIGINT UNSIGNED PRIMARY KEY, v INT)",
         "INSERT INTO huge SELECT 18446744073709551615 - seq, seq FROM seq_0_to_49999",
         "CREATE TABLE negative (id BIGINT PRIMARY KEY, v INT)",
-        "INSERT INTO negative SELECT -9223372036854775808 + seq * 99999999999999, seq FROM seq_0_to_49999",
+        "INSERT INTO negative SELECT -9223372036854775808 + CAST(seq AS SIGNED) * 99999999999999, seq FROM seq_0_to_49999",
         "CREATE TABLE named (name VARCHAR(30) COLLATE utf8mb4_unicode_ci PRIMARY KEY, v INT)",
         "INSERT INTO named SELECT CONCAT(ELT(1 + seq % 4, 'ä', 'A', 'z', '日'), seq), seq FROM seq_1_to_50000",
         "CREATE TABLE raw (id BINARY(8) PRIMARY KEY, v INT)",
@@ -110,7 +115,10 @@ async fn splits_cover_tables_of_every_kind_of_key() {
     .map(str::to_owned)
     .into();
     let target = assert_copied("keys", &statements).await;
-    let splits = target.texts("SELECT table_name || ' ' || (count(*) > 1) FROM millrace.split GROUP BY table_name ORDER BY table_name COLLATE \"C\"").await.unwrap();
+    let splits = target
+        .texts("SELECT table_name || ' ' || (count(*) > 1) FROM millrace.split GROUP BY table_name ORDER BY table_name COLLATE \"C\"")
+        .await
+        .unwrap();
     assert_eq!(splits, ["dated true", "gaps true", "huge true", "named true", "negative true", "raw true", "skewed true"]);
 }
 
@@ -142,15 +150,19 @@ async fn zero_dates_become_null_and_are_counted_or_fail_their_table_by_name() {
 #[tokio::test]
 async fn what_cannot_arrive_is_refused_by_name_before_anything_is_made() {
     let servers = shared().await;
-    let statements: Vec<String> = ["CREATE TABLE places (id INT PRIMARY KEY, p POINT)", "CREATE TABLE checked (a INT, CONSTRAINT odd_check CHECK (a / 2 > 1))"]
-        .map(str::to_owned)
-        .into();
+    let statements: Vec<String> =
+        ["CREATE TABLE places (id INT PRIMARY KEY, p POINT)", "CREATE TABLE checked (a INT, CONSTRAINT odd_check CHECK (a / 2 > 1))"]
+            .map(str::to_owned)
+            .into();
     let source = source("refused", &statements).await;
     let target = PgDatabase::create(&servers.postgres, "refused").await.unwrap();
     let (code, output) = copy(&source.name, &target.name, &[]).await;
     assert_eq!(code, 1, "{output}");
     assert!(output.contains("places`.`p`") && output.contains("odd_check"), "{output}");
-    assert_eq!(target.texts("SELECT count(*)::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')").await.unwrap(), ["0"]);
+    assert_eq!(
+        target.texts("SELECT count(*)::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')").await.unwrap(),
+        ["0"]
+    );
 }
 
 #[tokio::test]

@@ -15,7 +15,14 @@ use crate::support::{LONG, Server, source};
 async fn the_four_calls_of_the_quick_start_work() {
     let servers = shared().await;
     let server = Server::start().await;
-    let sales = source("sales", &["CREATE TABLE orders (id INT PRIMARY KEY, account_id INT, total DECIMAL(10,2))".into(), "INSERT INTO orders VALUES (1, 1, 9.50), (2, 1, 0.25)".into()]).await;
+    let sales = source(
+        "sales",
+        &[
+            "CREATE TABLE orders (id INT PRIMARY KEY, account_id INT, total DECIMAL(10,2))".into(),
+            "INSERT INTO orders VALUES (1, 1, 9.50), (2, 1, 0.25)".into(),
+        ],
+    )
+    .await;
     let (config, target) = server.config(&sales).await;
     let stats = server.run(&config).await;
     assert_eq!(stats["status"], "FINISHED", "{stats}");
@@ -23,7 +30,10 @@ async fn the_four_calls_of_the_quick_start_work() {
     assert_eq!(stats["tables"][0]["rowsWritten"], 2);
     let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
     pg.client.batch_execute("CREATE TABLE accounts (id int, name text); INSERT INTO accounts VALUES (1, 'Zoë')").await.unwrap();
-    let sql = format!("SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.{}.orders b ON a.id = b.account_id ORDER BY b.total", sales.name);
+    let sql = format!(
+        "SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.{}.orders b ON a.id = b.account_id ORDER BY b.total",
+        sales.name
+    );
     let answer = server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
     assert_eq!(answer.body["rows"], json!([["Zoë", 0.25], ["Zoë", 9.5]]), "{answer:?}");
     assert_eq!(answer.body["columns"], json!(["name", "total"]));
@@ -46,14 +56,21 @@ async fn stream_operations_need_a_key_and_everything_else_does_not() {
     let mut bare = server.api.clone();
     bare.key = None;
     for path in &paths {
-        for headers in [&[][..], &[("X-API-Key", server.key.as_str())][..], &[("X-API-Key", "mr_wrong"), ("X-Install-ID", "i")][..], &[("X-Install-ID", "i")][..]] {
+        for headers in [
+            &[][..],
+            &[("X-API-Key", server.key.as_str())][..],
+            &[("X-API-Key", "mr_wrong"), ("X-Install-ID", "i")][..],
+            &[("X-Install-ID", "i")][..],
+        ] {
             let answer = bare.call_with(Method::POST, path, None, headers).await.unwrap();
             assert_eq!((answer.status, answer.body["code"].as_str()), (401, Some("AUTHENTICATION_FAILED")), "{path} {headers:?}");
         }
         let answer = server.api.post(path, Value::Null).await.unwrap();
         assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("NOT_FOUND")), "{path}");
     }
-    for path in ["/connections", "/stream-configs", "/streams", "/health", "/ready", "/services/status", "/system/defaults", "/openapi.json"] {
+    for path in
+        ["/connections", "/stream-configs", "/streams", "/health", "/ready", "/services/status", "/system/defaults", "/openapi.json"]
+    {
         assert_eq!(bare.get(path).await.unwrap().status, 200, "{path}");
     }
 }
@@ -95,25 +112,74 @@ async fn bad_requests_get_typed_errors_that_name_the_field() {
         ("/stream-configs", config(&|b| b["name"] = json!("")), 400, "VALIDATION_FAILED", "name"),
         ("/stream-configs", config(&|b| b["mode"] = json!("copy")), 400, "VALIDATION_FAILED", "mode"),
         ("/stream-configs", config(&|b| b["source"]["connections"] = json!([])), 400, "VALIDATION_FAILED", "source.connections"),
-        ("/stream-configs", config(&|b| b["source"]["connections"][0]["connectionId"] = json!("x")), 400, "VALIDATION_FAILED", "source.connections[0].connectionId"),
-        ("/stream-configs", config(&|b| b["target"]["id"] = json!("conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0")), 400, "VALIDATION_FAILED", "target.id"),
+        (
+            "/stream-configs",
+            config(&|b| b["source"]["connections"][0]["connectionId"] = json!("x")),
+            400,
+            "VALIDATION_FAILED",
+            "source.connections[0].connectionId",
+        ),
+        (
+            "/stream-configs",
+            config(&|b| b["target"]["id"] = json!("conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0")),
+            400,
+            "VALIDATION_FAILED",
+            "target.id",
+        ),
         ("/stream-configs", config(&|b| b["target"]["spec"] = json!({})), 400, "VALIDATION_FAILED", "target.spec"),
-        ("/stream-configs", config(&|b| b["target"]["spec"]["db"]["writeMode"] = json!("merge")), 400, "VALIDATION_FAILED", "target.spec.db.writeMode"),
+        (
+            "/stream-configs",
+            config(&|b| b["target"]["spec"]["db"]["writeMode"] = json!("merge")),
+            400,
+            "VALIDATION_FAILED",
+            "target.spec.db.writeMode",
+        ),
         ("/stream-configs", config(&|b| b["target"]["spec"]["db"]["wrong"] = json!(1)), 400, "VALIDATION_FAILED", "target.spec.db.wrong"),
         ("/stream-configs", config(&|b| b["limits"] = json!({"numberOfEvents": -1})), 400, "VALIDATION_FAILED", "limits.numberOfEvents"),
-        ("/stream-configs", config(&|b| b["source"]["options"] = json!({"dataBundleSize": 0})), 400, "VALIDATION_FAILED", "source.options.dataBundleSize"),
-        ("/stream-configs", config(&|b| b["source"]["connections"][0]["tables"] = json!([{"name": ""}])), 400, "VALIDATION_FAILED", "source.connections[0].tables[0].name"),
+        (
+            "/stream-configs",
+            config(&|b| b["source"]["options"] = json!({"dataBundleSize": 0})),
+            400,
+            "VALIDATION_FAILED",
+            "source.options.dataBundleSize",
+        ),
+        (
+            "/stream-configs",
+            config(&|b| b["source"]["connections"][0]["tables"] = json!([{"name": ""}])),
+            400,
+            "VALIDATION_FAILED",
+            "source.connections[0].tables[0].name",
+        ),
         ("/query/federated", json!({}), 400, "VALIDATION_FAILED", "sql"),
         ("/query/federated", json!({"sql": "SELECT 1", "query": "SELECT 2"}), 400, "VALIDATION_FAILED", "query"),
-        ("/query/federated", json!({"sql": "SELECT 1", "connections": [{"alias": "1a", "connectionId": id}]}), 400, "VALIDATION_FAILED", "connections[0].alias"),
-        ("/query/federated", json!({"sql": "SELECT 1", "connections": [{"alias": "a", "connectionId": "conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0"}]}), 400, "VALIDATION_FAILED", "connections[0].connectionId"),
+        (
+            "/query/federated",
+            json!({"sql": "SELECT 1", "connections": [{"alias": "1a", "connectionId": id}]}),
+            400,
+            "VALIDATION_FAILED",
+            "connections[0].alias",
+        ),
+        (
+            "/query/federated",
+            json!({"sql": "SELECT 1", "connections": [{"alias": "a", "connectionId": "conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0"}]}),
+            400,
+            "VALIDATION_FAILED",
+            "connections[0].connectionId",
+        ),
     ];
     for (path, body, status, code, field) in table {
         let answer = api.post(path, body.clone()).await.unwrap();
-        let found = (answer.status, answer.body["code"].as_str().unwrap_or_default(), answer.body["details"]["field"].as_str().unwrap_or_default());
+        let found =
+            (answer.status, answer.body["code"].as_str().unwrap_or_default(), answer.body["details"]["field"].as_str().unwrap_or_default());
         assert_eq!(found, (status, code, field), "{path} {body}: {answer:?}");
         assert_eq!(answer.body["category"], answer.body["type"]);
     }
+}
+
+#[tokio::test]
+async fn unknown_paths_methods_origins_and_hosts_get_typed_errors_too() {
+    let server = Server::start().await;
+    let api = &server.api;
     let missing = api.get("/nowhere").await.unwrap();
     assert_eq!((missing.status, missing.body["code"].as_str()), (404, Some("ROUTE_NOT_FOUND")));
     let method = api.call(Method::PATCH, "/connections", None).await.unwrap();
@@ -130,16 +196,17 @@ async fn what_is_not_built_is_refused_at_start_by_its_field() {
     let source = source("unbuilt", &products(10)).await;
     let (config, _) = server.config(&source).await;
     let stored = server.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
-    let changes: Vec<(&str, Value)> = vec![
-        ("mode", json!({"mode": "cdc"})),
-        ("limits.numberOfEvents", json!({"limits": {"numberOfEvents": 5}})),
-    ];
+    let changes: Vec<(&str, Value)> =
+        vec![("mode", json!({"mode": "cdc"})), ("limits.numberOfEvents", json!({"limits": {"numberOfEvents": 5}}))];
     for (field, change) in changes {
         let mut body = stored.clone();
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
         let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
-        assert_eq!((answer.status, answer.body["code"].as_str(), answer.body["details"]["field"].as_str()), (422, Some("NOT_SUPPORTED"), Some(field)));
+        assert_eq!(
+            (answer.status, answer.body["code"].as_str(), answer.body["details"]["field"].as_str()),
+            (422, Some("NOT_SUPPORTED"), Some(field))
+        );
     }
     let mut body = stored.clone();
     body["target"]["spec"]["db"]["writeMode"] = json!("append");
@@ -167,7 +234,10 @@ async fn wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike() {
     nowhere["spec"]["database"]["host"] = json!("host.invalid");
     let id = server.api.post("/connections", nowhere).await.unwrap().text("id").unwrap();
     let answer = server.api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap();
-    assert_eq!((answer.status, answer.body["code"].as_str(), answer.body["ping"].as_str()), (502, Some("CONNECTION_UNREACHABLE"), Some("failed")));
+    assert_eq!(
+        (answer.status, answer.body["code"].as_str(), answer.body["ping"].as_str()),
+        (502, Some("CONNECTION_UNREACHABLE"), Some("failed"))
+    );
     let good = connection("good", "MySQL", &servers.mysql, "mysql");
     assert_eq!(server.api.post("/connections/test", good).await.unwrap().body, json!({"ping": "ok"}));
 }
@@ -221,7 +291,10 @@ async fn a_second_start_is_refused_and_a_killed_run_is_found_interrupted_and_res
     proxy.wait_for_bytes(2_000_000).await;
     proxy.hold();
     let second = server.api.post(&start, Value::Null).await.unwrap();
-    assert_eq!((second.status, second.body["details"]["field"].as_str(), second.body["details"]["value"].as_str()), (409, Some("stream_state"), Some(stream.as_str())));
+    assert_eq!(
+        (second.status, second.body["details"]["field"].as_str(), second.body["details"]["value"].as_str()),
+        (409, Some("stream_state"), Some(stream.as_str()))
+    );
     server.kill_and_restart().await;
     let stats = server.api.get(&format!("/streams/{stream}/stats")).await.unwrap().body;
     assert_eq!((stats["status"].as_str(), stats["reason"].as_str()), (Some("PAUSED"), Some("INTERRUPTED")));
@@ -309,7 +382,13 @@ async fn federated_statements_that_reach_outside_are_refused_and_errors_hold_no_
     let ask = async |sql: String| server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
     let rows = ask(format!("SELECT count(*) FROM shop.{0}.orders o JOIN my1.{0}.order_items i ON o.id = i.order_id", shop.name)).await;
     assert_eq!(rows.body["rows"], json!([[1000]]), "{rows:?}");
-    for sql in ["SELECT * FROM read_text('/etc/passwd')", "ATTACH 'x'", "SELECT * FROM mysql_query('my1', 'SELECT 1')", "SELECT * FROM nowhere", "SELECT 1; SELECT 2"] {
+    for sql in [
+        "SELECT * FROM read_text('/etc/passwd')",
+        "ATTACH 'x'",
+        "SELECT * FROM mysql_query('my1', 'SELECT 1')",
+        "SELECT * FROM nowhere",
+        "SELECT 1; SELECT 2",
+    ] {
         let answer = ask(sql.to_owned()).await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("STATEMENT_REFUSED")), "{sql}");
     }

@@ -41,7 +41,8 @@ fn config(source: &Connection, target: &Connection) -> StreamConfig {
         s3: None,
         files: None,
     };
-    let db = DbTarget { database: "d".into(), schema: None, structure_options: None, schema_policy: None, write_mode: None, skip_data: None };
+    let db =
+        DbTarget { database: "d".into(), schema: None, structure_options: None, schema_policy: None, write_mode: None, skip_data: None };
     let spec = StreamSpec {
         name: "c".into(),
         mode: Mode::Convert,
@@ -97,7 +98,10 @@ async fn conformance(store: Arc<dyn ConfigStore>) {
     let winners: Vec<&Stream> = starts.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(stream, _)| stream).collect();
     assert_eq!(winners.len(), 1, "exactly one of eight starts passes the gate");
     for error in results.iter().filter_map(|result| result.as_ref().err()) {
-        assert_eq!((error.kind(), error.field_name(), error.detail("stream")), (Kind::Conflict, Some("stream_state"), Some(winners[0].id.as_str())));
+        assert_eq!(
+            (error.kind(), error.field_name(), error.detail("stream")),
+            (Kind::Conflict, Some("stream_state"), Some(winners[0].id.as_str()))
+        );
     }
     assert_eq!(store.delete_config(&config.id).await.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(store.delete_stream(&winners[0].id).await.unwrap_err().kind(), Kind::Conflict);

@@ -48,7 +48,8 @@ pub async fn assert_equal(mysql: &MySqlPool, database: &str, postgres: &Client, 
 
 /// Names of the base tables of a MySQL database.
 pub async fn table_names(mysql: &MySqlPool, database: &str) -> anyhow::Result<Vec<String>> {
-    let sql = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY 1";
+    let sql =
+        "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY 1";
     Ok(sqlx::query_scalar(sql).bind(database).fetch_all(mysql).await?)
 }
 
@@ -65,17 +66,22 @@ fn column_text(name: &str, data_type: &str, column_type: &str) -> ColumnText {
     match data_type {
         "float" => ColumnText { mysql: m, postgres: format!("{p}::text"), float: Some(Width::Single) },
         "double" => ColumnText { mysql: m, postgres: format!("{p}::text"), float: Some(Width::Double) },
-        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => text(format!("LOWER(HEX({m}))"), format!("encode({p}, 'hex')")),
-        "bit" if column_type == "bit(1)" => text(format!("CAST({m} + 0 AS CHAR)"), format!("CASE WHEN {p} THEN '1' ELSE '0' END || left({p}::text, 0)")),
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => {
+            text(format!("LOWER(HEX({m}))"), format!("encode({p}, 'hex')"))
+        }
+        "bit" if column_type == "bit(1)" => {
+            text(format!("CAST({m} + 0 AS CHAR)"), format!("CASE WHEN {p} THEN '1' ELSE '0' END || left({p}::text, 0)"))
+        }
         "bit" => {
             let bits = column_type.trim_start_matches("bit(").trim_end_matches(')');
             text(format!("LPAD(BIN({m} + 0), {bits}, '0')"), format!("{p}::text"))
         }
         "date" => text(format!("DATE_FORMAT({m}, '%Y-%m-%d')"), format!("to_char({p}, 'YYYY-MM-DD')")),
         "datetime" => text(format!("DATE_FORMAT({m}, '%Y-%m-%d %H:%i:%s.%f')"), format!("to_char({p}, 'YYYY-MM-DD HH24:MI:SS.US')")),
-        "timestamp" => {
-            text(format!("DATE_FORMAT({m}, '%Y-%m-%d %H:%i:%s.%f')"), format!("to_char({p} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"))
-        }
+        "timestamp" => text(
+            format!("DATE_FORMAT({m}, '%Y-%m-%d %H:%i:%s.%f')"),
+            format!("to_char({p} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"),
+        ),
         "time" => text(
             format!("CAST(CAST(ROUND(TIME_TO_SEC({m}) * 1000000) AS SIGNED) AS CHAR)"),
             format!("(extract(epoch from {p}) * 1000000)::bigint::text"),

@@ -83,11 +83,14 @@ pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, b
     if let Some(error) = &outcome.error {
         reporter.publish(Level::Error, Side::Target, error.chain(), Body::Error);
     }
-    reporter.stage(5, match outcome.state {
-        StreamState::Finished => "finished",
-        StreamState::Stopped => "stopped",
-        _ => "failed",
-    });
+    reporter.stage(
+        5,
+        match outcome.state {
+            StreamState::Finished => "finished",
+            StreamState::Stopped => "stopped",
+            _ => "failed",
+        },
+    );
     reporter.report_all(true);
     outcome
 }

@@ -72,9 +72,7 @@ pub(super) fn routes() -> Routes {
             post(test),
         )
         .add(
-            op("get", "/connections/{id}", "getConnection", "One connection")
-                .answers::<ConnectionResponse>(200)
-                .fails(&[Code::NotFound]),
+            op("get", "/connections/{id}", "getConnection", "One connection").answers::<ConnectionResponse>(200).fails(&[Code::NotFound]),
             get(read_one),
         )
         .add(
@@ -123,7 +121,7 @@ async fn list(State(state): State<AppState>, Params(Search { search }): Params<S
         total: connections.len(),
         filtered: items.len(),
         matched_paths: search.is_some().then(Map::new),
-        database_search_coverage: search.is_some().then(|| Coverage {
+        database_search_coverage: search.is_some().then_some(Coverage {
             indexed_connections: 0,
             total_connections: connections.len(),
             complete: connections.is_empty(),
@@ -143,7 +141,11 @@ async fn read_one(State(state): State<AppState>, PathId(id): PathId<ConnectionId
     Ok(Json((&state.store.connection(&id).await?).into()))
 }
 
-async fn update(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, JsonBody(body): JsonBody) -> ApiResult<Json<ConnectionResponse>> {
+async fn update(
+    State(state): State<AppState>,
+    PathId(id): PathId<ConnectionId>,
+    JsonBody(body): JsonBody,
+) -> ApiResult<Json<ConnectionResponse>> {
     let stored = state.store.connection(&id).await?;
     let connection = parse(body, Some(&stored))?;
     state.store.update_connection(&connection).await?;

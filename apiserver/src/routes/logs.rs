@@ -17,9 +17,10 @@ use crate::wire::logs::{lagged, record};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) fn routes() -> Routes {
-    let operation = Operation::new("get", "/logs/stream", "streamLogs", "logs", "Log records of everything, as server-sent events named `log`")
-        .access(Access::Open)
-        .streams();
+    let operation =
+        Operation::new("get", "/logs/stream", "streamLogs", "logs", "Log records of everything, as server-sent events named `log`")
+            .access(Access::Open)
+            .streams();
     Routes::default().add(operation, get(stream))
 }
 

@@ -11,10 +11,5 @@ use crate::route::Routes;
 
 /// All endpoints.
 pub(crate) fn all() -> Routes {
-    connections::routes()
-        .join(configs::routes())
-        .join(streams::routes())
-        .join(query::routes())
-        .join(logs::routes())
-        .join(system::routes())
+    connections::routes().join(configs::routes()).join(streams::routes()).join(query::routes()).join(logs::routes()).join(system::routes())
 }

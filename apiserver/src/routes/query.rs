@@ -36,7 +36,9 @@ pub(super) fn routes() -> Routes {
 async fn federated(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<FederatedResponse>> {
     let request: FederatedRequest = read(body)?;
     let sql = match (request.sql, request.query) {
-        (Some(sql), Some(query)) if sql != query => return Err(ApiError::invalid("query", "give the statement as `sql` or as `query`, not both")),
+        (Some(sql), Some(query)) if sql != query => {
+            return Err(ApiError::invalid("query", "give the statement as `sql` or as `query`, not both"));
+        }
         (Some(sql), _) | (None, Some(sql)) if !sql.trim().is_empty() => sql,
         _ => return Err(ApiError::invalid("sql", "the statement is missing")),
     };

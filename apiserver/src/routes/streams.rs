@@ -42,7 +42,9 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .add(strict("/stream-configs/{id}/start", "startStream", "Start a config").answers::<Started>(200).fails(STARTS), post(start))
         .add(
-            strict("/streams/{id}/pause", "pauseStream", "Suspend a stream, keeping its progress").answers::<StreamStatus>(200).fails(control),
+            strict("/streams/{id}/pause", "pauseStream", "Suspend a stream, keeping its progress")
+                .answers::<StreamStatus>(200)
+                .fails(control),
             post(pause),
         )
         .add(
@@ -73,7 +75,10 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("get", "/streams/{id}/logs", "getStreamLogs", "Log records of a stream, oldest first")
-                .query(&[("level", "string", "debug, info, warn or error: at least so loud"), ("limit", "integer", "the newest so many; 500 by default")])
+                .query(&[
+                    ("level", "string", "debug, info, warn or error: at least so loud"),
+                    ("limit", "integer", "the newest so many; 500 by default"),
+                ])
                 .answers::<Vec<Value>>(200)
                 .fails(&[Code::NotFound, Code::ValidationFailed]),
             get(logs),
@@ -85,7 +90,9 @@ pub(super) fn routes() -> Routes {
             get(history),
         )
         .add(
-            op("get", "/stream-configs/{id}/runs", "getRuns", "The same as the history").answers::<Vec<StreamRun>>(200).fails(&[Code::NotFound]),
+            op("get", "/stream-configs/{id}/runs", "getRuns", "The same as the history")
+                .answers::<Vec<StreamRun>>(200)
+                .fails(&[Code::NotFound]),
             get(history),
         )
         .add(

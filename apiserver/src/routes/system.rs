@@ -18,7 +18,10 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .add(op("/health", "health", "Whether the server is alive").access(Access::Open).answers::<Health>(200), get(health))
         .add(
-            op("/ready", "ready", "Whether the server and its store can serve").access(Access::Open).answers::<Health>(200).fails(&[Code::Unavailable]),
+            op("/ready", "ready", "Whether the server and its store can serve")
+                .access(Access::Open)
+                .answers::<Health>(200)
+                .fails(&[Code::Unavailable]),
             get(ready),
         )
         .add(op("/services/status", "servicesStatus", "The server's parts").access(Access::Open).answers::<Services>(200), get(services))
@@ -45,7 +48,8 @@ async fn ready(State(state): State<AppState>) -> ApiResult<Json<Health>> {
 
 async fn services(State(state): State<AppState>) -> Json<Services> {
     let store = if state.store.configs().await.is_ok() { "passing" } else { "critical" };
-    let parts = [("stream-api", "passing"), ("stream-reader", "passing"), ("stream-writer", "passing"), ("store", store), ("sql-lsp", "unknown")];
+    let parts =
+        [("stream-api", "passing"), ("stream-reader", "passing"), ("stream-writer", "passing"), ("store", store), ("sql-lsp", "unknown")];
     Json(Services { services: parts.map(|(name, status)| Service { name, status }).into() })
 }
 

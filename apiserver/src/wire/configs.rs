@@ -118,7 +118,8 @@ fn check_source(spec: &StreamSpec, index: usize, source: &SourceConnection) -> A
             return Err(ApiError::invalid(at("queries"), "queries are for `convert` only"));
         }
     }
-    if (source.s3.is_some() || source.files.is_some()) && (source.database.is_some() || source.tables.is_some() || source.queries.is_some()) {
+    if (source.s3.is_some() || source.files.is_some()) && (source.database.is_some() || source.tables.is_some() || source.queries.is_some())
+    {
         return Err(ApiError::invalid(at("database"), "file and S3 sources have no database, tables or queries"));
     }
     if let Some(s3) = &source.s3 {

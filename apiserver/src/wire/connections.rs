@@ -125,10 +125,13 @@ pub(crate) fn parse(body: Value, stored: Option<&Connection>) -> ApiResult<Conne
     for name in TOLERATED {
         fields.remove(name);
     }
-    let name = text(&mut fields, "name")?.filter(|name| !name.trim().is_empty()).ok_or_else(|| ApiError::invalid("name", "a connection needs a name"))?;
+    let name = text(&mut fields, "name")?
+        .filter(|name| !name.trim().is_empty())
+        .ok_or_else(|| ApiError::invalid("name", "a connection needs a name"))?;
     let kind = text(&mut fields, "type")?.ok_or_else(|| ApiError::invalid("type", "a connection needs a type"))?;
-    let engine = Engine::parse(&kind)
-        .ok_or_else(|| ApiError::invalid("type", "the type must be one of mysql, postgresql, files, s3, gcs, azure, snowflake").detail("value", kind))?;
+    let engine = Engine::parse(&kind).ok_or_else(|| {
+        ApiError::invalid("type", "the type must be one of mysql, postgresql, files, s3, gcs, azure, snowflake").detail("value", kind)
+    })?;
     let spec = spec(&mut fields, engine)?;
     let ssl: Option<Ssl> = match fields.remove("ssl") {
         None | Some(Value::Null) => None,
@@ -181,7 +184,9 @@ fn spec(fields: &mut Map<String, Value>, engine: Engine) -> ApiResult<Connection
             Err(not_yet("spec.files").detail("value", files.base_path))
         }
         ("s3" | "gcs" | "azure" | "snowflake" | "files", _) => Err(not_yet(&format!("spec.{form}"))),
-        ("database", _) => Err(ApiError::invalid("spec.database", format!("a connection of type `{}` has another form of spec", engine.as_str()))),
+        ("database", _) => {
+            Err(ApiError::invalid("spec.database", format!("a connection of type `{}` has another form of spec", engine.as_str())))
+        }
         _ => Err(ApiError::invalid(format!("spec.{form}"), format!("unknown form `{form}`"))),
     }
 }

@@ -151,7 +151,13 @@ pub trait Sink: Send + Sync {
     fn ledger(&self) -> &dyn Ledger;
 
     /// Creates the plan's tables without indexes, dropping `leftover` first, all recorded in the ledger, in one transaction.
-    fn create_tables<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;
+    fn create_tables<'a>(
+        &'a self,
+        key: &'a LedgerKey,
+        epoch: Epoch,
+        plan: &'a Plan,
+        leftover: &'a [TableName],
+    ) -> BoxFuture<'a, Result<()>>;
 
     /// Opens a connection that writes splits.
     fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>>;

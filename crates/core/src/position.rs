@@ -46,10 +46,9 @@ impl PartialOrd for Position {
                 let (base_b, number_b) = split_log_name(fb)?;
                 (a == b && base_a == base_b).then(|| number_a.cmp(&number_b).then(oa.cmp(ob)))
             }
-            (
-                Self::Wal { system: a, timeline: ta, lsn: la },
-                Self::Wal { system: b, timeline: tb, lsn: lb },
-            ) => (a == b && ta == tb).then(|| la.cmp(lb)),
+            (Self::Wal { system: a, timeline: ta, lsn: la }, Self::Wal { system: b, timeline: tb, lsn: lb }) => {
+                (a == b && ta == tb).then(|| la.cmp(lb))
+            }
             _ => None,
         }
     }

@@ -39,11 +39,8 @@ pub(crate) enum KeysCommand {
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     millrace_service::init_tracing();
     let shutdown = millrace_service::shutdown_on_signal()?;
-    let config = ServeConfig {
-        listen: args.listen,
-        data_dir: data_dir(args.data_dir)?,
-        query: Arc::new(ChildQueryTier::from_current_program()?),
-    };
+    let config =
+        ServeConfig { listen: args.listen, data_dir: data_dir(args.data_dir)?, query: Arc::new(ChildQueryTier::from_current_program()?) };
     let on_ready = |address| {
         let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
         let _ = std::io::stdout().flush();

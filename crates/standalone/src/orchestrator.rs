@@ -78,7 +78,7 @@ impl LocalOrchestrator {
 
     async fn start_config(&self, config: &StreamConfig) -> Result<Stream> {
         let inner = &self.0;
-        check_supported(&config.spec).map_err(|errors| first(errors))?;
+        check_supported(&config.spec).map_err(first)?;
         let active: Vec<StreamId> = inner.active().await?;
         if !active.is_empty() {
             return Err(gate_closed(&active));
@@ -213,10 +213,7 @@ impl Inner {
             Ok(outcome) => outcome,
             // Whoever aborted it stores the state.
             Err(error) if error.is_cancelled() => return,
-            Err(panic) => Outcome {
-                state: StreamState::Failed,
-                error: Some(Error::internal("the worker broke down").because(panic)),
-            },
+            Err(panic) => Outcome { state: StreamState::Failed, error: Some(Error::internal("the worker broke down").because(panic)) },
         };
         self.save(id, progress, Some(outcome)).await;
     }

@@ -29,7 +29,9 @@ impl Seal {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound && may_create => create(&path)?,
             Err(error) => {
-                return Err(Error::internal(format!("cannot read the key file `{}` that opens the stored secrets", path.display())).because(error));
+                return Err(
+                    Error::internal(format!("cannot read the key file `{}` that opens the stored secrets", path.display())).because(error)
+                );
             }
         };
         let key: [u8; KEY_BYTES] = bytes
@@ -52,7 +54,8 @@ impl Seal {
 
     /// Opens what [`Seal::seal`] made for the same owner and path.
     pub fn open_secret(&self, owner: &str, path: &str, sealed: &[u8]) -> Result<Secret> {
-        let damaged = || Error::internal(format!("the stored secret `{path}` of `{owner}` cannot be opened with this data directory's key"));
+        let damaged =
+            || Error::internal(format!("the stored secret `{path}` of `{owner}` cannot be opened with this data directory's key"));
         let (&version, rest) = sealed.split_first().ok_or_else(damaged)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
         if version != VERSION {

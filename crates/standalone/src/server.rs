@@ -34,7 +34,10 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
     if !config.listen.ip().is_loopback() {
         return Err(Error::invalid(
             "--listen",
-            format!("`{}` is not a loopback address; without key authentication the server listens on loopback addresses only", config.listen),
+            format!(
+                "`{}` is not a loopback address; without key authentication the server listens on loopback addresses only",
+                config.listen
+            ),
         ));
     }
     let store = Store::open(&config.data_dir).await?;
@@ -82,7 +85,8 @@ fn lock(path: &std::path::Path) -> Result<File> {
 /// The user's data directory for Millrace.
 pub fn default_data_dir() -> Result<PathBuf> {
     use etcetera::BaseStrategy as _;
-    let strategy = etcetera::choose_base_strategy()
-        .map_err(|error| Error::invalid("--data-dir", "this user has no home directory; name a data directory").because(error.to_string()))?;
+    let strategy = etcetera::choose_base_strategy().map_err(|error| {
+        Error::invalid("--data-dir", "this user has no home directory; name a data directory").because(error.to_string())
+    })?;
     Ok(strategy.data_dir().join("millrace"))
 }

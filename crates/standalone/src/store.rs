@@ -31,7 +31,8 @@ pub struct Store {
 impl Store {
     /// Opens (creating it if need be) the database of a data directory and brings its tables up to date.
     pub async fn open(data_dir: &Path) -> Result<Self> {
-        let cannot = |error: std::io::Error| Error::internal(format!("cannot use the data directory `{}`", data_dir.display())).because(error);
+        let cannot =
+            |error: std::io::Error| Error::internal(format!("cannot use the data directory `{}`", data_dir.display())).because(error);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(cannot)?;
         let path = data_dir.join(FILE);
         let options = SqliteConnectOptions::new()
@@ -44,13 +45,12 @@ impl Store {
         // One connection: SQLite has one writer anyway, and a queue here is fairer than its busy loop.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed("open the store"))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(|error| {
-            Error::internal(format!("the store `{}` cannot be brought up to date", path.display())).because(error)
-        })?;
-        let sealed: i64 = sqlx::query_scalar("SELECT count(*) FROM connection_secret")
-            .fetch_one(&pool)
+        sqlx::migrate!("./migrations")
+            .run(&pool)
             .await
-            .map_err(failed("read the store"))?;
+            .map_err(|error| Error::internal(format!("the store `{}` cannot be brought up to date", path.display())).because(error))?;
+        let sealed: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM connection_secret").fetch_one(&pool).await.map_err(failed("read the store"))?;
         Ok(Self { seal: Seal::open(data_dir, sealed == 0)?, pool })
     }
 
@@ -353,7 +353,9 @@ impl ConfigStore for Store {
             if deleted.rows_affected() == 0 {
                 // Fails with NotFound if there is none.
                 self.stream(id).await?;
-                return Err(Error::new(Kind::Conflict, "the run has not ended; stop it first").field("stream_state").with("stream", id.as_str()));
+                return Err(Error::new(Kind::Conflict, "the run has not ended; stop it first")
+                    .field("stream_state")
+                    .with("stream", id.as_str()));
             }
             Ok(())
         }

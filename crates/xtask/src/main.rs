@@ -1,1 +1,161 @@
-fn main() {}
+//! What `./x` calls: everything that is done with this repository, in one place.
+#![allow(clippy::print_stdout)] // it talks to people
+
+mod arrows;
+mod deps;
+mod shell;
+mod sizes;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+use shell::{Step, repository};
+
+#[derive(Debug, Parser)]
+#[command(name = "x", about = "Builds, checks, tests and shows Millrace")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetch what a build and the tests need: libduckdb, its extensions, database servers
+    Deps,
+    /// Build the binary
+    Build {
+        /// Optimised, for use
+        #[arg(long)]
+        release: bool,
+    },
+    /// Formatting, lints, sizes, dependency arrows, generated files, licences
+    Check,
+    /// Check, then all tests on real servers
+    Test {
+        /// Leave the checks out
+        #[arg(long)]
+        no_check: bool,
+    },
+    /// Integration tests only, those whose name holds the filter
+    It {
+        /// Part of a test's name
+        filter: Option<String>,
+    },
+    /// Make the generated files anew
+    Gen {
+        /// Only say whether they are stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show a copy of a sample shop from MariaDB to PostgreSQL through the REST API
+    Demo {
+        /// `--source mysql://… --target postgres://…`, `--scale 0.1`, `--keep`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure ourselves and peers
+    Bench {
+        /// What is measured: `convert`
+        what: String,
+        /// Further arguments of the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// Generated files: where they stand and which subcommand of `millrace` prints them.
+const GENERATED: [(&str, &str); 2] = [("apiserver/openapi.json", "openapi"), ("docs/errors.md", "errors")];
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Deps => deps::ensure(true),
+        Command::Build { release } => build(release),
+        Command::Check => check(),
+        Command::Test { no_check } => test(no_check),
+        Command::It { filter } => it(filter),
+        Command::Gen { check } => generate(check),
+        Command::Demo { args } => tool("millrace-demo", true, args),
+        Command::Bench { what, args } => bench(&what, args),
+    }
+}
+
+fn build(release: bool) -> anyhow::Result<()> {
+    deps::ensure(false)?;
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    Step::cargo(&["build", "--package", "millrace"]).args(profile).features(deps::features()).run()?;
+    let folder = if release { "release" } else { "debug" };
+    println!("built {}", shell::target_dir()?.join(folder).join("millrace").display());
+    Ok(())
+}
+
+fn check() -> anyhow::Result<()> {
+    deps::ensure(false)?;
+    Step::cargo(&["fmt", "--all", "--check"]).run().context("run `cargo fmt --all`")?;
+    Step::cargo(&["clippy", "--quiet", "--workspace", "--all-targets"]).features(deps::features()).args(&["--", "-D", "warnings"]).run()?;
+    sizes::check(&repository())?;
+    arrows::check()?;
+    generate(true)?;
+    if Step::cargo(&["deny", "--version"]).quiet().run().is_ok() {
+        Step::cargo(&["deny", "check", "licenses", "bans", "sources"]).run()?;
+    } else {
+        println!("cargo-deny is not installed; licences and bans were not checked");
+    }
+    println!("checks passed");
+    Ok(())
+}
+
+fn test(no_check: bool) -> anyhow::Result<()> {
+    deps::ensure(true)?;
+    if !no_check {
+        check()?;
+    }
+    // Integration tests run the binary, which `cargo test` alone would not build for another package.
+    build(false)?;
+    Step::cargo(&["test", "--workspace"]).features(deps::features()).run()
+}
+
+fn it(filter: Option<String>) -> anyhow::Result<()> {
+    deps::ensure(true)?;
+    build(false)?;
+    let filter: Vec<&str> = filter.as_deref().into_iter().collect();
+    Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter).run()
+}
+
+fn generate(is_check: bool) -> anyhow::Result<()> {
+    deps::ensure(false)?;
+    let mut stale = Vec::new();
+    for (path, command) in GENERATED {
+        let text = Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--", command]).output()?;
+        let path = repository().join(path);
+        if std::fs::read_to_string(&path).unwrap_or_default() == text {
+            continue;
+        }
+        if is_check {
+            stale.push(path.display().to_string());
+        } else {
+            std::fs::write(&path, text)?;
+            println!("wrote {}", path.display());
+        }
+    }
+    if !stale.is_empty() {
+        bail!("generated files are stale; run `./x gen`: {}", stale.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs a program of the test kit, with the binary built first.
+fn tool(name: &str, needs_servers: bool, args: Vec<String>) -> anyhow::Result<()> {
+    deps::ensure(needs_servers)?;
+    build(false)?;
+    Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
+    let program = shell::target_dir()?.join("debug").join(name);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Step::program(&program).args(&args).run()
+}
+
+fn bench(what: &str, args: Vec<String>) -> anyhow::Result<()> {
+    match what {
+        "convert" => tool("millrace-bench", true, args),
+        other => bail!("there is no benchmark `{other}`; there is `convert`"),
+    }
+}

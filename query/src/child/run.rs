@@ -61,7 +61,10 @@ fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Fail
     let mut bytes = 0;
     while let Some(row) = found.next().map_err(statement_error)? {
         if rows.len() as u64 == max_rows {
-            return Err(Failure::new(FailedKind::Exhausted, format!("the result has more than {max_rows} rows; add a LIMIT or an aggregate")));
+            return Err(Failure::new(
+                FailedKind::Exhausted,
+                format!("the result has more than {max_rows} rows; add a LIMIT or an aggregate"),
+            ));
         }
         let mut values = Vec::with_capacity(columns.len());
         for (index, (_, form)) in columns.iter().enumerate() {
@@ -70,7 +73,10 @@ fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Fail
             values.push(text.map_or(Value::Null, |text| form.json(text)));
         }
         if bytes > MAX_BYTES {
-            return Err(Failure::new(FailedKind::Exhausted, format!("the result is larger than {} MiB; select fewer columns or rows", MAX_BYTES >> 20)));
+            return Err(Failure::new(
+                FailedKind::Exhausted,
+                format!("the result is larger than {} MiB; select fewer columns or rows", MAX_BYTES >> 20),
+            ));
         }
         rows.push(values);
     }
@@ -93,7 +99,9 @@ impl Form {
         }
         match kind.split('(').next().unwrap_or_default() {
             "BOOLEAN" => Self::Bool,
-            "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT" | "UHUGEINT" => Self::Int,
+            "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "UTINYINT" | "USMALLINT" | "UINTEGER" | "UBIGINT" | "UHUGEINT" => {
+                Self::Int
+            }
             "FLOAT" | "DOUBLE" => Self::Float,
             "DECIMAL" => Self::Decimal,
             _ => Self::Text,
@@ -160,7 +168,9 @@ mod tests {
             database: None,
         };
         let sources = [source("pg1", SourceEngine::Postgres), source("my1", SourceEngine::MySql)];
-        check(&serde_json::from_str(&tree).unwrap(), &sources, &|name| functions.iter().any(|f| f == name)).err().map(|failure| failure.message)
+        check(&serde_json::from_str(&tree).unwrap(), &sources, &|name| functions.iter().any(|f| f == name))
+            .err()
+            .map(|failure| failure.message)
     }
 
     #[test]
@@ -171,9 +181,14 @@ mod tests {
             "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT * FROM r",
             "SELECT count(*) FILTER (a > 1), sum(b) OVER (PARTITION BY c ORDER BY d), CASE WHEN a THEN 1 END FROM pg1.public.t GROUP BY ALL",
             "SELECT * FROM range(10) t(i) WHERE i IN (SELECT id FROM PG1.public.t) AND EXISTS (SELECT 1 FROM my1.d.t)",
-            "SHOW DATABASES", "SHOW ALL TABLES", "DESCRIBE pg1.public.t", "SUMMARIZE SELECT 1", "VALUES (1, 'a')",
+            "SHOW DATABASES",
+            "SHOW ALL TABLES",
+            "DESCRIBE pg1.public.t",
+            "SUMMARIZE SELECT 1",
+            "VALUES (1, 'a')",
             "SELECT CAST(a AS DECIMAL(10, 2)), list_transform([1, 2], lambda x: x + 1), a::date FROM pg1.s.t",
-            "SELECT * FROM information_schema.tables", "SELECT database_name FROM duckdb_databases()",
+            "SELECT * FROM information_schema.tables",
+            "SELECT database_name FROM duckdb_databases()",
         ] {
             assert_eq!(refusal(sql), None, "{sql}");
         }
@@ -182,26 +197,42 @@ mod tests {
     #[test]
     fn everything_else_is_refused_with_a_reason() {
         for (sql, word) in [
-            ("ATTACH 'x' AS y", "only reading"), ("COPY (SELECT 1) TO '/tmp/x'", "only reading"), ("SET threads = 1", "only reading"),
-            ("INSERT INTO pg1.public.t VALUES (1)", "only reading"), ("CREATE TABLE x (a int)", "only reading"),
-            ("INSTALL httpfs", "only reading"), ("LOAD httpfs", "only reading"), ("CALL pragma_version()", "only reading"),
-            ("PRAGMA version", "only reading"), ("EXPLAIN ANALYZE INSERT INTO pg1.public.t VALUES (1)", "only reading"),
-            ("SELECT 1; SELECT 2", "one statement"), ("", "one statement"), ("SELECT 1; DROP TABLE pg1.public.t", "only reading"),
+            ("ATTACH 'x' AS y", "only reading"),
+            ("COPY (SELECT 1) TO '/tmp/x'", "only reading"),
+            ("SET threads = 1", "only reading"),
+            ("INSERT INTO pg1.public.t VALUES (1)", "only reading"),
+            ("CREATE TABLE x (a int)", "only reading"),
+            ("INSTALL httpfs", "only reading"),
+            ("LOAD httpfs", "only reading"),
+            ("CALL pragma_version()", "only reading"),
+            ("PRAGMA version", "only reading"),
+            ("EXPLAIN ANALYZE INSERT INTO pg1.public.t VALUES (1)", "only reading"),
+            ("SELECT 1; SELECT 2", "one statement"),
+            ("", "one statement"),
+            ("SELECT 1; DROP TABLE pg1.public.t", "only reading"),
             ("SELECT * FROM postgres_query('pg1', 'DROP TABLE t')", "postgres_query"),
             ("SELECT * FROM postgres_scan('host=h', 'public', 't')", "postgres_scan"),
-            ("WITH a AS (SELECT * FROM MySQL_Query('my1', 'x')) SELECT * FROM a", "MySQL_Query"),
+            ("WITH a AS (SELECT * FROM MySQL_Query('my1', 'x')) SELECT * FROM a", "mysql_query"),
             ("SELECT (SELECT max(a) FROM postgres_execute('pg1', 'x'))", "postgres_execute"),
-            ("SELECT * FROM query('SELECT 1')", "query"), ("SELECT * FROM query_table('t')", "query_table"),
-            ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"), ("SELECT * FROM glob('/*')", "glob"),
-            ("SELECT * FROM read_text('/etc/passwd')", "read_text"), ("SELECT * FROM duckdb_secrets()", "duckdb_secrets"),
-            ("SELECT * FROM duckdb_settings()", "duckdb_settings"), ("SELECT getenv('HOME')", "getenv"),
-            ("SELECT current_setting('threads')", "current_setting"), ("SELECT * FROM 'a.csv'", "has no alias"),
+            ("SELECT * FROM query('SELECT 1')", "query"),
+            ("SELECT * FROM query_table('t')", "query_table"),
+            ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
+            ("SELECT * FROM glob('/*')", "glob"),
+            ("SELECT * FROM read_text('/etc/passwd')", "read_text"),
+            ("SELECT * FROM duckdb_secrets()", "duckdb_secrets"),
+            ("SELECT * FROM duckdb_settings()", "duckdb_settings"),
+            ("SELECT getenv('HOME')", "getenv"),
+            ("SELECT current_setting('threads')", "current_setting"),
+            ("SELECT * FROM 'a.csv'", "has no alias"),
             ("SELECT * FROM pg1.public.t POSITIONAL JOIN 's3://b/x.parquet'", "has no alias"),
             ("WITH \"a.csv\" AS (SELECT * FROM \"a.csv\") SELECT * FROM \"a.csv\"", "has no alias"),
             ("SELECT * FROM (WITH \"a.csv\" AS (SELECT 1) SELECT 1) t, \"a.csv\"", "has no alias"),
-            ("SELECT * FROM orders", "alias.database.table"), ("SELECT * FROM pg2.public.t", "known aliases: pg1, my1"),
-            ("SELECT * FROM my1.orders", "my1.database.orders"), ("SELECT * FROM pg1.orders", "pg1.public.orders"),
-            ("DESCRIBE t", "alias"), ("SELEKT 1", "syntax error"),
+            ("SELECT * FROM orders", "alias.database.table"),
+            ("SELECT * FROM pg2.public.t", "known aliases: pg1, my1"),
+            ("SELECT * FROM my1.orders", "my1.database.orders"),
+            ("SELECT * FROM pg1.orders", "pg1.public.orders"),
+            ("DESCRIBE t", "alias"),
+            ("SELEKT 1", "syntax error"),
             ("SELECT * FROM pg1.public.t ORDER BY (SELECT * FROM read_blob('/x'))", "read_blob"),
         ] {
             let reason = refusal(sql).unwrap_or_else(|| panic!("allowed: {sql}"));

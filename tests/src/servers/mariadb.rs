@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::{Server, USER, fresh_dir, free_port, is_root, password, program, run, spawn, wait_until_listening};
+use super::{Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
 
 const OS_USER: &str = "mysql";
 

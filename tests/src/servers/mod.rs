@@ -97,19 +97,25 @@ impl Drop for Server {
 /// A server of somebody's own: `scheme://user:password@host:port`.
 fn from_url(variable: &str, default_port: u16) -> Option<Server> {
     let url = std::env::var(variable).ok()?;
-    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    from_text(&url, default_port).map(|(server, _)| server)
+}
+
+/// A server and a database of somebody's own: `scheme://user:password@host:port/database`.
+pub fn from_text(url: &str, default_port: u16) -> Option<(Server, String)> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (login, place) = rest.rsplit_once('@')?;
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let place = place.split('/').next().unwrap_or_default();
+    let (place, database) = place.split_once('/').unwrap_or((place, ""));
     let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
-    Some(Server {
+    let server = Server {
         host: host.to_owned(),
         port: port.parse().unwrap_or(default_port),
         user: user.to_owned(),
         password: password.to_owned(),
         child: None,
         dir: None,
-    })
+    };
+    Some((server, database.to_owned()))
 }
 
 /// A port that was free a moment ago.

@@ -46,12 +46,7 @@ struct Queue {
 }
 
 /// Copies all splits and finishes all tables; answers the tables that failed.
-pub(super) async fn run(
-    prepared: &Prepared,
-    progress: &Arc<Progress>,
-    control: Control,
-    reporter: &Arc<Reporter>,
-) -> Result<FailedTables> {
+pub(super) async fn run(prepared: &Prepared, progress: &Arc<Progress>, control: Control, reporter: &Arc<Reporter>) -> Result<FailedTables> {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue {
             splits: prepared.splits.iter().flatten().cloned().collect(),

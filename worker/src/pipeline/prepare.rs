@@ -64,9 +64,8 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
     let mut splits = Vec::with_capacity(plan.tables.len());
     for (index, table) in plan.tables.iter().enumerate() {
         let planned = reader.split(index, &table.source, split_rows(&table.source, task.lanes())).await?;
-        check_cover(&planned).map_err(|gap| {
-            Error::new(Kind::Internal, format!("the splits of `{}` do not cover it: {gap}", table.source.name))
-        })?;
+        check_cover(&planned)
+            .map_err(|gap| Error::new(Kind::Internal, format!("the splits of `{}` do not cover it: {gap}", table.source.name)))?;
         sink.ledger().record_splits(&key, &table.target, &planned).await?;
         splits.push(planned);
     }
@@ -90,9 +89,8 @@ fn order_by_size(plan: &mut Plan) {
 }
 
 fn report_plan(plan: &Plan, progress: &Progress, reporter: &Reporter) {
-    let table = |table: &millrace_core::plan::TablePlan| {
-        (table.target.name.clone(), table.source.estimated_rows, table.source.estimated_bytes)
-    };
+    let table =
+        |table: &millrace_core::plan::TablePlan| (table.target.name.clone(), table.source.estimated_rows, table.source.estimated_bytes);
     progress.set_tables(plan.tables.iter().map(table));
     for table in &plan.tables {
         let body = Body::TableEstimate {

@@ -10,8 +10,8 @@ use millrace_core::catalog::{Catalog, Check, Column, ForeignKey, Index, IndexPar
 use millrace_core::{Error, Kind, Result};
 
 use super::defaults::{column_default, logical_type};
-use super::wire::{TextRow, Wire};
 use super::literal;
+use super::wire::{TextRow, Wire};
 
 /// Engines whose tables belong to a consistent snapshot.
 const SNAPSHOT_ENGINES: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ROCKSDB"];
@@ -19,7 +19,8 @@ const SNAPSHOT_ENGINES: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ROCKSDB"];
 /// What the database contains; only the named tables if any are named.
 pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[String]) -> Result<Catalog> {
     let schema = literal(database);
-    let exists = wire.query_text(&format!("SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name = {schema}")).await?;
+    let exists =
+        wire.query_text(&format!("SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name = {schema}")).await?;
     if !exists.iter().any(|row| row.get("name") == Some(database)) {
         return Err(Error::new(Kind::ObjectMissing, format!("the database `{database}` does not exist or is not visible to this user"))
             .field("source.connections[0].database"));
@@ -32,7 +33,9 @@ pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[String]) -> 
     foreign_keys(wire, &schema, &mut tables).await?;
     for (table, checks) in checks {
         let Some(table) = tables.get_mut(&table) else { continue };
-        let is_validity = |check: &Check| table.columns.iter().any(|column| column.logical == LogicalType::JsonText && is_json_check(check, &column.name));
+        let is_validity = |check: &Check| {
+            table.columns.iter().any(|column| column.logical == LogicalType::JsonText && is_json_check(check, &column.name))
+        };
         let kept: Vec<Check> = checks.into_iter().filter(|check| !is_validity(check)).collect();
         table.checks = kept;
     }

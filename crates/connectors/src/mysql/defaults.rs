@@ -16,10 +16,9 @@ pub(super) fn logical_type(name: &str, full: &str, charset: Option<&str>) -> Log
         "mediumint" => int(24),
         "int" | "integer" => int(32),
         "bigint" => int(64),
-        "decimal" | "numeric" => LogicalType::Decimal {
-            precision: first.unwrap_or(10) as u16,
-            scale: numbers.get(1).copied().unwrap_or(0) as u16,
-        },
+        "decimal" | "numeric" => {
+            LogicalType::Decimal { precision: first.unwrap_or(10) as u16, scale: numbers.get(1).copied().unwrap_or(0) as u16 }
+        }
         "float" => LogicalType::Float32,
         "double" | "real" => LogicalType::Float64,
         "char" => LogicalType::Char(first.unwrap_or(1)),
@@ -86,7 +85,8 @@ fn bit_literal(text: &str) -> Option<String> {
 /// The digits of a second of `CURRENT_TIMESTAMP(n)` and its synonyms.
 fn now_digits(text: &str) -> Option<u8> {
     let lower = text.to_ascii_lowercase();
-    let rest = lower.strip_prefix("current_timestamp").or_else(|| lower.strip_prefix("now")).or_else(|| lower.strip_prefix("localtimestamp"))?;
+    let rest =
+        lower.strip_prefix("current_timestamp").or_else(|| lower.strip_prefix("now")).or_else(|| lower.strip_prefix("localtimestamp"))?;
     match rest.strip_prefix('(').map(|rest| rest.strip_suffix(')')) {
         None if rest.is_empty() => Some(0),
         Some(Some("")) => Some(0),

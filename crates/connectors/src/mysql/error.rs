@@ -33,9 +33,7 @@ pub(super) fn server_error(place: &str, packet: &[u8], capabilities: CapabilityF
             (error.error_code(), String::from_utf8_lossy(error.message_ref()).trim_start_matches("#").to_string())
         }
         // Errors before the handshake carry no SQLSTATE, which the parser misses: number, then text.
-        _ if packet.len() >= 3 => {
-            (u16::from_le_bytes([packet[1], packet[2]]), String::from_utf8_lossy(&packet[3..]).into_owned())
-        }
+        _ if packet.len() >= 3 => (u16::from_le_bytes([packet[1], packet[2]]), String::from_utf8_lossy(&packet[3..]).into_owned()),
         _ => (0, String::from("an error without a number")),
     };
     let kind = kind_of(number);

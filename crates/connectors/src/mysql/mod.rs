@@ -49,9 +49,11 @@ impl Connector for MySql {
             if scope.schema.is_some() {
                 return Err(Error::invalid("source.connections[0].schema", "MySQL has no schemas; name a `database`"));
             }
-            let database = scope.database.clone().or_else(|| spec.database.clone()).ok_or_else(|| {
-                Error::invalid("source.connections[0].database", "the connection has no default database; name one")
-            })?;
+            let database = scope
+                .database
+                .clone()
+                .or_else(|| spec.database.clone())
+                .ok_or_else(|| Error::invalid("source.connections[0].database", "the connection has no default database; name one"))?;
             Ok(Box::new(MySqlPlanner::open(spec.clone(), database).await?) as Box<dyn SourcePlanner>)
         }
         .boxed()

@@ -98,23 +98,23 @@ impl MySqlReader {
     /// Reads what is left of the split and drops it, so that the snapshot can be used again.
     async fn drain(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        while !open.is_ended {
+        if open.is_ended {
+            return Ok(());
+        }
+        loop {
             match self.wire.buffered_row() {
                 Some(Row::Values(_)) => {}
                 Some(Row::End) => {
-                    self.wire.end_rows().await.map_err(lost_cut)?;
-                    break;
+                    return self.wire.end_rows().await.map_err(lost_cut);
                 }
                 Some(Row::Refused(error)) => return Err(lost_cut(error)),
                 None => self.wire.wait_for_row().await.map_err(lost_cut)?,
             }
         }
-        Ok(())
     }
 
     async fn probe_times(&mut self, table: &Table) -> Result<Vec<ColumnFact>> {
-        let times: Vec<&Column> =
-            table.columns.iter().filter(|column| matches!(column.logical, LogicalType::Time(_))).collect();
+        let times: Vec<&Column> = table.columns.iter().filter(|column| matches!(column.logical, LogicalType::Time(_))).collect();
         if times.is_empty() {
             return Ok(Vec::new());
         }
@@ -187,8 +187,7 @@ fn row_error(open: &Open, packet: &[u8], error: RowError) -> Error {
         RowError::Refused(refused) => {
             let column = open.columns.get(refused.column).map_or("", |column| column.name.as_str());
             let reason = refused.reason;
-            Error::new(Kind::ValueRefused, format!("column `{column}` of `{}`{at}: {reason}", open.table))
-                .with("column", column.to_owned())
+            Error::new(Kind::ValueRefused, format!("column `{column}` of `{}`{at}: {reason}", open.table)).with("column", column.to_owned())
         }
     };
     let error = error.with("table", open.table.clone());

@@ -22,11 +22,7 @@ impl Session for MySqlSession {
     fn databases(&mut self) -> BoxFuture<'_, Result<Vec<DatabaseEntry>>> {
         async {
             let rows = self.0.query_text("SHOW DATABASES").await?;
-            let entry = |name: String| DatabaseEntry {
-                system_reason: system_reason(&name).map(str::to_owned),
-                name,
-                schemas: Vec::new(),
-            };
+            let entry = |name: String| DatabaseEntry { system_reason: system_reason(&name).map(str::to_owned), name, schemas: Vec::new() };
             Ok(rows.iter().filter_map(|row| row.at(0)).map(|name| entry(name.to_owned())).collect())
         }
         .boxed()

@@ -27,9 +27,12 @@ pub(super) async fn plan(wire: &mut Wire, name: &str, index: usize, table: &Tabl
     let quoted = quote(&column.name);
     let bounds = match column.logical {
         LogicalType::Int { .. } => by_value(wire, name, &quoted, estimated, target).await?,
-        LogicalType::Char(_) | LogicalType::Varchar(_) | LogicalType::Uuid | LogicalType::Date | LogicalType::DateTime(_) | LogicalType::Timestamp(_) => {
-            by_step(wire, name, &quoted, target, false).await?
-        }
+        LogicalType::Char(_)
+        | LogicalType::Varchar(_)
+        | LogicalType::Uuid
+        | LogicalType::Date
+        | LogicalType::DateTime(_)
+        | LogicalType::Timestamp(_) => by_step(wire, name, &quoted, target, false).await?,
         LogicalType::Binary(_) | LogicalType::Bytes => by_step(wire, name, &quoted, target, true).await?,
         _ => Vec::new(),
     };
@@ -63,10 +66,8 @@ async fn by_value(wire: &mut Wire, name: &str, column: &str, estimated: u64, tar
     let value = |index: usize| rows.first().and_then(|row| row.at(index)).and_then(|text| text.parse::<i128>().ok());
     let (Some(low), Some(high)) = (value(0), value(1)) else { return Ok(Vec::new()) };
     let steps = i128::from(estimated.div_ceil(target)).min(high - low + 1).max(1);
-    let mut pending: Vec<(i128, i128)> = (0..steps)
-        .map(|step| (low + (high - low + 1) * step / steps, low + (high - low + 1) * (step + 1) / steps))
-        .rev()
-        .collect();
+    let mut pending: Vec<(i128, i128)> =
+        (0..steps).map(|step| (low + (high - low + 1) * step / steps, low + (high - low + 1) * (step + 1) / steps)).rev().collect();
     let mut pieces: Vec<(i128, u64)> = Vec::new();
     while let Some((from, to)) = pending.pop() {
         let rows = estimate(wire, name, column, from, to).await?;

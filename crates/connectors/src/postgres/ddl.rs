@@ -78,11 +78,8 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
 
 /// `ALTER TABLE … ADD FOREIGN KEY`, for when all tables are complete.
 pub(super) fn foreign_key(plan: &TablePlan, key: &ForeignKey, referenced: &TablePlan) -> String {
-    let there: Vec<String> = key
-        .referenced_columns
-        .iter()
-        .map(|name| quote(&target_column(referenced, name).unwrap_or_else(|| name.clone())))
-        .collect();
+    let there: Vec<String> =
+        key.referenced_columns.iter().map(|name| quote(&target_column(referenced, name).unwrap_or_else(|| name.clone()))).collect();
     format!(
         "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON UPDATE {} ON DELETE {}",
         qualified(&plan.target.schema, &plan.target.name),
@@ -209,8 +206,7 @@ fn sequence_name(plan: &TablePlan, column: &ColumnPlan) -> String {
 }
 
 fn columns(plan: &TablePlan, names: &[String]) -> String {
-    let names: Vec<String> =
-        names.iter().map(|name| quote(&target_column(plan, name).unwrap_or_else(|| name.clone()))).collect();
+    let names: Vec<String> = names.iter().map(|name| quote(&target_column(plan, name).unwrap_or_else(|| name.clone()))).collect();
     names.join(", ")
 }
 

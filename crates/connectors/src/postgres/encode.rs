@@ -182,7 +182,9 @@ fn form(source: &Column, target: &ColumnPlan) -> Form {
         LogicalType::JsonText => Form::Json,
         LogicalType::Json => Form::Jsonb,
         LogicalType::Uuid => Form::Uuid,
-        LogicalType::Char(_) | LogicalType::Varchar(_) | LogicalType::Text | LogicalType::Enum(_) | LogicalType::Unsupported(_) => Form::Text,
+        LogicalType::Char(_) | LogicalType::Varchar(_) | LogicalType::Text | LogicalType::Enum(_) | LogicalType::Unsupported(_) => {
+            Form::Text
+        }
     }
 }
 

@@ -72,7 +72,8 @@ fn column(logical: LogicalType) -> Column {
 }
 
 fn encoder(logical: LogicalType, verdict: Verdict) -> CopyEncoder {
-    let target = ColumnPlan { source: "c".into(), target: "c".into(), from: String::new(), to: String::new(), verdict, reason: String::new() };
+    let target =
+        ColumnPlan { source: "c".into(), target: "c".into(), from: String::new(), to: String::new(), verdict, reason: String::new() };
     CopyEncoder::new(&[&column(logical)], &[target])
 }
 

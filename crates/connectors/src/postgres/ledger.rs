@@ -58,10 +58,12 @@ impl Ledger for PgLedger {
             let transaction = client.transaction().await.map_err(classify)?;
             transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&CREATE_LOCK]).await.map_err(classify)?;
             transaction.batch_execute(CREATE).await.map_err(classify)?;
-            let version: i32 =
-                transaction.query_one("SELECT version FROM millrace.ledger", &[]).await.map_err(classify)?.get(0);
+            let version: i32 = transaction.query_one("SELECT version FROM millrace.ledger", &[]).await.map_err(classify)?.get(0);
             if version > LEDGER_VERSION {
-                return Err(Error::new(Kind::TargetConflict, format!("the target's ledger has version {version}; this program knows {LEDGER_VERSION}")));
+                return Err(Error::new(
+                    Kind::TargetConflict,
+                    format!("the target's ledger has version {version}; this program knows {LEDGER_VERSION}"),
+                ));
             }
             let sql = "INSERT INTO millrace.run (stream, config, epoch) VALUES ($1, $2, 1)
                 ON CONFLICT (stream) DO UPDATE SET epoch = run.epoch + 1, claimed_at = now() RETURNING epoch";
@@ -102,10 +104,7 @@ impl Ledger for PgLedger {
             let sql = "INSERT INTO millrace.split (stream, schema_name, table_name, ordinal, range)
                 SELECT $1, $2, $3, * FROM unnest($4::int4[], $5::text[])";
             let client = self.client.lock().await;
-            client
-                .execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &ordinals, &ranges])
-                .await
-                .map_err(classify)?;
+            client.execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &ordinals, &ranges]).await.map_err(classify)?;
             Ok(())
         }
         .boxed()

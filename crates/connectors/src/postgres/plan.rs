@@ -32,7 +32,12 @@ pub(super) fn plan(catalog: &Catalog, facts: &[(TableName, ColumnFact)], schema:
     plan
 }
 
-fn plan_table(table: &Table, facts: &[(TableName, ColumnFact)], targets: &BTreeMap<TableName, TableName>, names: &mut NameSpace) -> TablePlan {
+fn plan_table(
+    table: &Table,
+    facts: &[(TableName, ColumnFact)],
+    targets: &BTreeMap<TableName, TableName>,
+    names: &mut NameSpace,
+) -> TablePlan {
     let target = targets[&table.name].clone();
     let mut planned = TablePlan { source: table.clone(), target, columns: Vec::new(), refusals: Vec::new(), notes: Vec::new() };
     if let Some(reason) = &table.refused {
@@ -43,9 +48,7 @@ fn plan_table(table: &Table, facts: &[(TableName, ColumnFact)], targets: &BTreeM
     }
     let mut column_names = NameSpace::default();
     for column in &table.columns {
-        let is_time_of_day = facts
-            .iter()
-            .any(|(name, ColumnFact::TimeOfDay(fact))| *name == table.name && *fact == column.name);
+        let is_time_of_day = facts.iter().any(|(name, ColumnFact::TimeOfDay(fact))| *name == table.name && *fact == column.name);
         let mapping = types::map(column, is_time_of_day);
         let name = column_names.claim(&column.name, &column.name);
         if name != column.name {

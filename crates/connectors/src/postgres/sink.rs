@@ -154,7 +154,13 @@ impl Sink for PgSink {
         &self.ledger
     }
 
-    fn create_tables<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>> {
+    fn create_tables<'a>(
+        &'a self,
+        key: &'a LedgerKey,
+        epoch: Epoch,
+        plan: &'a Plan,
+        leftover: &'a [TableName],
+    ) -> BoxFuture<'a, Result<()>> {
         self.create(key, epoch, plan, leftover).boxed()
     }
 
@@ -186,7 +192,10 @@ async fn create_database(spec: &DatabaseSpec, database: &str) -> Result<()> {
 
 /// Whether the statement failed because of what the table holds, so that other statements can still succeed.
 fn is_about_the_data(error: &Error) -> bool {
-    matches!(error.kind(), Kind::ConstraintViolated | Kind::ValueRefused | Kind::StatementRefused | Kind::TargetConflict | Kind::ServerExhausted)
+    matches!(
+        error.kind(),
+        Kind::ConstraintViolated | Kind::ValueRefused | Kind::StatementRefused | Kind::TargetConflict | Kind::ServerExhausted
+    )
 }
 
 fn at_table(error: Error, table: &TablePlan) -> Error {

@@ -58,9 +58,7 @@ pub(super) fn map(column: &Column, is_time_of_day: bool) -> Mapping {
         LogicalType::JsonText => exact("json".into()),
         LogicalType::Json => exact("jsonb".into()),
         LogicalType::Uuid => exact("uuid".into()),
-        LogicalType::Unsupported(reason) => {
-            Mapping { sql: String::new(), verdict: Verdict::Refused, reason: reason.clone() }
-        }
+        LogicalType::Unsupported(reason) => Mapping { sql: String::new(), verdict: Verdict::Refused, reason: reason.clone() },
     }
 }
 

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_without_the_password() {
-        for url in ["oracle://u:hunter2@h/d", "mysql://u:hunter2@h/", "postgres://u:hunter2@h/d?sslmode=require", "mysql://u:hunter2@h:x/d"] {
+        for url in ["oracle://u:hunter2@h/d", "mysql://u:hunter2@h/", "postgres://u:hunter2@h/d?sslmode=require", "mysql://u:hunter2@h:x/d"]
+        {
             let error = Place::parse(url, "source").unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

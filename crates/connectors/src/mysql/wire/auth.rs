@@ -91,8 +91,7 @@ impl Wire {
                 Some(0xFF) => return Err(self.refusal(&packet)),
                 Some(0x01) => answer(&self.place, &mut method, login, &packet[1..])?,
                 Some(0xFE) => {
-                    let switch: AuthSwitchRequest<'_> =
-                        ParseBuf(&packet).parse(()).map_err(|_| self.malformed("authentication switch"))?;
+                    let switch: AuthSwitchRequest<'_> = ParseBuf(&packet).parse(()).map_err(|_| self.malformed("authentication switch"))?;
                     method = self.method(&switch.auth_plugin())?;
                     login.nonce = switch.plugin_data().to_vec();
                     answer(&self.place, &mut method, login, &login.nonce)?
@@ -140,7 +139,7 @@ fn wanted_capabilities(with_database: bool) -> CapabilityFlags {
 }
 
 fn answer(place: &str, method: &mut AuthProc, login: &Login<'_>, challenge: &[u8]) -> Result<Response> {
-    method.run(login, challenge).map_err(|error| {
-        Error::new(Kind::LoginRefused, format!("cannot authenticate at `{place}`")).because(error.to_string())
-    })
+    method
+        .run(login, challenge)
+        .map_err(|error| Error::new(Kind::LoginRefused, format!("cannot authenticate at `{place}`")).because(error.to_string()))
 }

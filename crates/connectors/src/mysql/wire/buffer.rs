@@ -116,7 +116,7 @@ mod tests {
     fn frame(payload: &[u8]) -> Vec<u8> {
         let mut framed = Vec::new();
         let mut parts: Vec<&[u8]> = payload.chunks(FULL_PART).collect();
-        if payload.len() % FULL_PART == 0 {
+        if payload.len().is_multiple_of(FULL_PART) {
             parts.push(&[]);
         }
         for (sequence, part) in parts.iter().enumerate() {

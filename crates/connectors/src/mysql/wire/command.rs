@@ -125,10 +125,7 @@ impl Wire {
         let mut columns = Vec::with_capacity(count);
         for _ in 0..count {
             let column = self.column().await?;
-            columns.push(ResultColumn {
-                kind: column.column_type(),
-                is_unsigned: column.flags().contains(ColumnFlags::UNSIGNED_FLAG),
-            });
+            columns.push(ResultColumn { kind: column.column_type(), is_unsigned: column.flags().contains(ColumnFlags::UNSIGNED_FLAG) });
         }
         self.expect_eof().await?;
         // The server keeps the statement until its result has been read; closing needs no answer, so it is sent ahead of time.

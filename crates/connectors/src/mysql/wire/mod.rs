@@ -77,9 +77,9 @@ impl Wire {
     }
 
     async fn dial(spec: &DatabaseSpec, place: &str, database: Option<&str>) -> Result<Self> {
-        let stream = TcpStream::connect((spec.host.as_str(), spec.port)).await.map_err(|error| {
-            Error::new(Kind::Unreachable, format!("cannot connect to `{place}`")).because(error)
-        })?;
+        let stream = TcpStream::connect((spec.host.as_str(), spec.port))
+            .await
+            .map_err(|error| Error::new(Kind::Unreachable, format!("cannot connect to `{place}`")).because(error))?;
         stream.set_nodelay(true).map_err(|error| io_error(place, error))?;
         let mut wire = Self {
             stream,

