@@ -2,7 +2,9 @@
 
 fn main() {
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");
-    let linked = std::env::var("DUCKDB_LIB_DIR").ok().and_then(|dir| std::fs::canonicalize(dir).ok());
+    let given = std::env::var("DUCKDB_LIB_DIR").unwrap_or_default();
+    println!("cargo:rerun-if-changed={given}");
+    let linked = std::fs::canonicalize(&given).ok();
     if let Some(dir) = linked {
         println!("cargo:rustc-link-arg-bins=-Wl,-rpath,{}", dir.display());
     }

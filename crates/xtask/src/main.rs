@@ -6,6 +6,8 @@ mod deps;
 mod shell;
 mod sizes;
 
+use std::process::ExitCode;
+
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
@@ -66,8 +68,18 @@ enum Command {
 /// Generated files: where they stand and which subcommand of `millrace` prints them.
 const GENERATED: [(&str, &str); 2] = [("apiserver/openapi.json", "openapi"), ("docs/errors.md", "errors")];
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("x: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Deps => deps::ensure(true),
         Command::Build { release } => build(release),
         Command::Check => check(),

@@ -2,9 +2,10 @@
 #![allow(clippy::print_stdout)] // it talks to people
 
 use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use millrace_tests::api::Api;
 use millrace_tests::database::{MySqlDatabase, PgDatabase, mysql_pool, pg_client, unique};
 use millrace_tests::dataset::shop;
@@ -24,12 +25,19 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = options()?;
-    tokio::select! {
-        result = demo(options) => result,
+async fn main() -> ExitCode {
+    let shown = async { demo(options()?).await };
+    let result = tokio::select! {
+        result = shown => result,
         // Servers and directories go with their owners, which this drops.
-        _ = tokio::signal::ctrl_c() => bail!("interrupted; everything is cleaned up"),
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; everything is cleaned up")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -135,6 +143,7 @@ async fn call(api: &Api, path: &str, body: Value) -> anyhow::Result<Value> {
 /// Shows the tables' progress until the run has ended.
 async fn watch(api: &Api, stream: &str) -> anyhow::Result<Value> {
     let is_terminal = std::io::stdout().is_terminal();
+    let clear = if is_terminal { "\x1b[K" } else { "" };
     let mut shown = 0;
     loop {
         let stats = api.get(&format!("/streams/{stream}/stats")).await?.body;
@@ -148,7 +157,7 @@ async fn watch(api: &Api, stream: &str) -> anyhow::Result<Value> {
             for table in &tables {
                 let rate = table["rate"].as_f64().unwrap_or(0.0) / 1e6;
                 println!(
-                    "   {:<18} {:>10} rows {rate:>8.1} MB/s  {}\x1b[K",
+                    "   {:<18} {:>10} rows {rate:>8.1} MB/s  {}{clear}",
                     text(table, "table"),
                     table["rowsRead"],
                     text(table, "status")
