@@ -347,6 +347,46 @@ async fn a_stopped_run_clears_the_gate_and_the_next_start_replaces_what_it_left(
 }
 
 #[tokio::test]
+async fn a_target_connection_that_breaks_is_opened_again_and_no_row_is_lost_or_doubled() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let source = source("cut", &products(200_000)).await;
+    let proxy = FaultProxy::start("127.0.0.1", servers.postgres.port).await.unwrap();
+    let slow = Database::through(&servers.postgres, proxy.port);
+    let target = millrace_tests::database::unique("cut");
+    let from = server.api.connect("from", "mysql", &servers.mysql, &source.name).await.unwrap();
+    let to = server.api.connect("to", "postgresql", &slow, &target).await.unwrap();
+    let config = server.api.convert(&from, &source.name, &to, &target).await.unwrap();
+    let stream = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap();
+    proxy.wait_for_bytes(4_000_000).await;
+    proxy.cut();
+    let stats = server.api.wait_for_end(&stream, LONG).await.unwrap();
+    assert_eq!((&stats["status"], &stats["source"]["counter"]), (&json!("FINISHED"), &json!(200_000)), "{stats}");
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    assert_eq!(assert_equal(&source.pool, &source.name, &pg.client, "public", "products").await.unwrap().rows, 200_000);
+}
+
+#[tokio::test]
+async fn a_source_connection_that_breaks_ends_the_run_because_its_moment_is_lost() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let source = source("lost", &products(200_000)).await;
+    let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+    let slow = Database::through(&servers.mysql, proxy.port);
+    let target = millrace_tests::database::unique("lost");
+    let from = server.api.connect("from", "mysql", &slow, &source.name).await.unwrap();
+    let to = server.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+    let config = server.api.convert(&from, &source.name, &to, &target).await.unwrap();
+    let stream = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap();
+    proxy.wait_for_bytes(2_000_000).await;
+    proxy.cut();
+    let stats = server.api.wait_for_end(&stream, LONG).await.unwrap();
+    assert_eq!(stats["status"], "FAILED", "{stats}");
+    assert!(stats["error"].as_str().unwrap().contains("snapshot was lost"), "{stats}");
+    assert_eq!(server.run(&config).await["status"], "FINISHED", "the next start replaces what was left");
+}
+
+#[tokio::test]
 async fn a_paused_run_goes_on_where_it_was() {
     let servers = shared().await;
     let server = Server::start().await;

@@ -1,7 +1,7 @@
 //! Writes splits by binary COPY. A split's rows and its ledger row are one transaction.
 //!
 //! ```text
-//!  begin: BEGIN, epoch FOR SHARE, COPY … FROM STDIN ─▶ send × n ─▶ commit: end of COPY, count, ledger row, COMMIT
+//!  begin: BEGIN, COPY … FROM STDIN ─▶ send × n ─▶ commit: end of COPY, count, epoch FOR SHARE, ledger row, COMMIT
 //! ```
 
 use std::pin::Pin;
@@ -54,9 +54,6 @@ impl PgSplitWriter {
             return Err(Error::internal("a planned column is not in the catalog"));
         }
         self.client.batch_execute("BEGIN").await.map_err(classify)?;
-        let sql = "SELECT epoch FROM millrace.run WHERE stream = $1 FOR SHARE";
-        let row = self.client.query_opt(sql, &[&self.key.stream.as_str()]).await.map_err(classify)?;
-        fence(row.map(|row| row.get(0)), self.epoch)?;
         let list: Vec<String> = columns.iter().map(|column| quote(&column.target)).collect();
         // No list at all would mean all columns, generated ones included, but COPY leaves those out by itself.
         let list = if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) };
@@ -94,6 +91,10 @@ impl PgSplitWriter {
             let text = format!("the target counted {written} rows of `{}`, not {rows}", open.table);
             return Err(name_table(Error::new(Kind::ProtocolViolated, text), &open));
         }
+        // Only now, and until the COMMIT, so that a worker that hangs here does not keep a newer one from claiming the run.
+        let sql = "SELECT epoch FROM millrace.run WHERE stream = $1 FOR SHARE";
+        let row = self.client.query_opt(sql, &[&self.key.stream.as_str()]).await.map_err(classify)?;
+        fence(row.map(|row| row.get(0)), self.epoch)?;
         let sql = "UPDATE millrace.split SET row_count = $5, committed_at = now()
             WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND ordinal = $4 AND committed_at IS NULL";
         let stream = self.key.stream.as_str();

@@ -68,7 +68,10 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
             } else {
                 literal(&qualified(&plan.target.schema, &sequence_name(plan, target)))
             };
-            let sql = format!("SELECT setval({sequence}, {next}, false)");
+            // What the source says may be older than its rows.
+            let column = quote(&target.target);
+            let sql =
+                format!("SELECT setval({sequence}, greatest({next}, (SELECT coalesce(max({column}), 0) + 1 FROM {table}))::bigint, false)");
             statements.push((format!("sequence of `{}`", source.name), sql));
         }
     }

@@ -9,10 +9,10 @@ use millrace_core::id::ConfigId;
 use millrace_core::ledger::{Epoch, LEDGER_VERSION, Ledger, LedgerKey};
 use millrace_core::split::Split;
 use millrace_core::{Error, Kind, Result};
-use tokio::sync::Mutex;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Transaction;
 
 use super::error::{classify, is_missing_table};
+use super::session::ControlSession;
 
 /// Held while the ledger is created, so that two first runs do not create it at once ("millrace" as a number).
 const CREATE_LOCK: i64 = 0x6d69_6c6c_7261;
@@ -31,6 +31,7 @@ const CREATE: &str = "
         stream text NOT NULL REFERENCES millrace.run ON DELETE CASCADE,
         schema_name text NOT NULL,
         table_name text NOT NULL,
+        table_oid oid NOT NULL,
         PRIMARY KEY (stream, schema_name, table_name)
     );
     CREATE TABLE IF NOT EXISTS millrace.split (
@@ -48,13 +49,13 @@ const CREATE: &str = "
 
 /// The ledger of one target database.
 pub(super) struct PgLedger {
-    pub(super) client: Arc<Mutex<Client>>,
+    pub(super) session: Arc<ControlSession>,
 }
 
 impl Ledger for PgLedger {
     fn claim<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Epoch>> {
         async move {
-            let mut client = self.client.lock().await;
+            let mut client = self.session.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
             transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&CREATE_LOCK]).await.map_err(classify)?;
             transaction.batch_execute(CREATE).await.map_err(classify)?;
@@ -79,12 +80,12 @@ impl Ledger for PgLedger {
 
     fn unfinished_tables<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Vec<TableName>>> {
         async move {
+            // By identity, not by name: a table that the user made in place of ours is the user's.
             let sql = "SELECT DISTINCT t.schema_name, t.table_name FROM millrace.target_table t JOIN millrace.run r USING (stream)
-                WHERE r.config = $1 AND r.finished_at IS NULL AND NOT EXISTS (
-                    SELECT FROM millrace.target_table u JOIN millrace.run f USING (stream)
-                    WHERE f.finished_at IS NOT NULL AND u.schema_name = t.schema_name AND u.table_name = t.table_name
-                        AND f.finished_at > r.claimed_at)";
-            match self.client.lock().await.query(sql, &[&config.as_str()]).await {
+                JOIN pg_class c ON c.oid = t.table_oid AND c.relname = t.table_name
+                JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
+                WHERE r.config = $1 AND r.finished_at IS NULL";
+            match self.session.client().await?.query(sql, &[&config.as_str()]).await {
                 Ok(rows) => Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect()),
                 Err(error) if is_missing_table(&error) => Ok(Vec::new()),
                 Err(error) => Err(classify(error)),
@@ -103,7 +104,7 @@ impl Ledger for PgLedger {
                 .map_err(|error| Error::internal("a split has no text form").because(error))?;
             let sql = "INSERT INTO millrace.split (stream, schema_name, table_name, ordinal, range)
                 SELECT $1, $2, $3, * FROM unnest($4::int4[], $5::text[])";
-            let client = self.client.lock().await;
+            let client = self.session.client().await?;
             client.execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &ordinals, &ranges]).await.map_err(classify)?;
             Ok(())
         }
@@ -114,7 +115,7 @@ impl Ledger for PgLedger {
         async move {
             let sql = "SELECT ordinal, row_count FROM millrace.split
                 WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND committed_at IS NOT NULL ORDER BY ordinal";
-            let client = self.client.lock().await;
+            let client = self.session.client().await?;
             let rows = client.query(sql, &[&key.stream.as_str(), &target.schema, &target.name]).await.map_err(classify)?;
             Ok(rows.iter().map(|row| (row.get::<_, i32>(0) as u32, row.get::<_, i64>(1) as u64)).collect())
         }
@@ -123,7 +124,7 @@ impl Ledger for PgLedger {
 
     fn finish<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<()>> {
         async move {
-            let mut client = self.client.lock().await;
+            let mut client = self.session.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
             check_epoch(&transaction, key, epoch).await?;
             transaction

@@ -142,15 +142,16 @@ fn is_text(table: &Table, column: &str) -> bool {
     matches!(logical, Some(LogicalType::Char(_) | LogicalType::Varchar(_) | LogicalType::Text))
 }
 
-/// Foreign keys point to the tables' names in the target; one that points outside the copy cannot be kept.
+/// A foreign key to a table that is not copied along cannot be made; the user who chose the tables is told.
 fn map_foreign_keys(planned: &mut TablePlan, targets: &BTreeMap<TableName, TableName>) {
-    let mut refusals = Vec::new();
-    for key in &mut planned.source.foreign_keys {
-        if !targets.contains_key(&key.referenced) {
-            refusals.push(format!("the foreign key `{}` points to `{}`, which is not part of the copy", key.name, key.referenced));
-        }
+    let (kept, outside) =
+        std::mem::take(&mut planned.source.foreign_keys).into_iter().partition(|key| targets.contains_key(&key.referenced));
+    planned.source.foreign_keys = kept;
+    let outside: Vec<millrace_core::catalog::ForeignKey> = outside;
+    for key in outside {
+        let text = format!("the foreign key `{}` points to `{}`, which is not part of the copy, and is left out", key.name, key.referenced);
+        planned.notes.push(text);
     }
-    planned.refusals.append(&mut refusals);
 }
 
 /// The target's name of a source column.

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use millrace_core::connection::{Connection, DatabaseSpec, SslMode};
 use millrace_core::connector::{DatabaseEntry, Session};
 use millrace_core::{Error, Kind, Result};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::{cannot_connect, classify};
@@ -53,6 +54,33 @@ pub(super) async fn connect(spec: &DatabaseSpec, database: &str) -> Result<Clien
         }
     });
     Ok(client)
+}
+
+/// One session for short statements, opened again when it has broken.
+pub(super) struct ControlSession {
+    spec: DatabaseSpec,
+    database: String,
+    client: Mutex<Client>,
+}
+
+impl ControlSession {
+    pub(super) fn new(spec: DatabaseSpec, database: String, client: Client) -> Self {
+        Self { spec, database, client: Mutex::new(client) }
+    }
+
+    /// The session, alive as far as the driver knows.
+    pub(super) async fn client(&self) -> Result<MutexGuard<'_, Client>> {
+        let mut client = self.client.lock().await;
+        if client.is_closed() {
+            *client = connect(&self.spec, &self.database).await?;
+        }
+        Ok(client)
+    }
+
+    /// Another session on the same database.
+    pub(super) async fn another(&self) -> Result<Client> {
+        connect(&self.spec, &self.database).await
+    }
 }
 
 /// A logged-in session.

@@ -11,7 +11,6 @@ use millrace_core::connector::{ColumnFact, Scope, Sink, SplitWriter};
 use millrace_core::ledger::{Epoch, Ledger, LedgerKey};
 use millrace_core::plan::{Plan, TablePlan};
 use millrace_core::{Error, Kind, Result};
-use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use super::copy::PgSplitWriter;
@@ -20,7 +19,7 @@ use super::error::classify;
 use super::ledger::{PgLedger, check_epoch};
 use super::names::quote;
 use super::plan;
-use super::session::{MAINTENANCE_DATABASE, connect};
+use super::session::{ControlSession, MAINTENANCE_DATABASE, connect};
 
 /// The schema of tables when a config names none.
 const DEFAULT_SCHEMA: &str = "public";
@@ -30,10 +29,8 @@ const INDEX_MEMORY: &str = "256MB";
 
 /// One target database.
 pub(super) struct PgSink {
-    spec: DatabaseSpec,
-    database: String,
     schema: String,
-    client: Arc<Mutex<Client>>,
+    session: Arc<ControlSession>,
     ledger: PgLedger,
 }
 
@@ -48,13 +45,13 @@ impl PgSink {
             }
             other => other?,
         };
-        let client = Arc::new(Mutex::new(client));
+        let session = Arc::new(ControlSession::new(spec, database, client));
         let schema = scope.schema.clone().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
-        Ok(Self { ledger: PgLedger { client: client.clone() }, spec, database, schema, client })
+        Ok(Self { ledger: PgLedger { session: session.clone() }, schema, session })
     }
 
     async fn create(&self, key: &LedgerKey, epoch: Epoch, plan: &Plan, leftover: &[TableName]) -> Result<()> {
-        let mut client = self.client.lock().await;
+        let mut client = self.session.client().await?;
         let transaction = client.transaction().await.map_err(classify)?;
         check_epoch(&transaction, key, epoch).await?;
         for table in leftover {
@@ -70,7 +67,9 @@ impl PgSink {
             for statement in ddl::create_table(table) {
                 transaction.batch_execute(&statement).await.map_err(|error| at_table(classify(error), table))?;
             }
-            let record = "INSERT INTO millrace.target_table (stream, schema_name, table_name) VALUES ($1, $2, $3)";
+            let record = "INSERT INTO millrace.target_table (stream, schema_name, table_name, table_oid)
+                SELECT $1, $2::text, $3::text, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $2::text AND c.relname = $3::text";
             let stream = key.stream.as_str();
             transaction.execute(record, &[&stream, &table.target.schema, &table.target.name]).await.map_err(classify)?;
         }
@@ -81,7 +80,7 @@ impl PgSink {
         let names: Vec<&str> = plan.tables.iter().map(|table| table.target.name.as_str()).collect();
         let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = $1 AND c.relname = ANY($2) ORDER BY 1";
-        let rows = self.client.lock().await.query(sql, &[&self.schema, &names]).await.map_err(classify)?;
+        let rows = self.session.client().await?.query(sql, &[&self.schema, &names]).await.map_err(classify)?;
         let existing: Vec<String> = rows
             .iter()
             .map(|row| row.get::<_, String>(0))
@@ -135,7 +134,7 @@ impl PgSink {
 
     /// A session that builds indexes.
     async fn index_session(&self) -> Result<Client> {
-        let client = connect(&self.spec, &self.database).await?;
+        let client = self.session.another().await?;
         client.batch_execute(&format!("SET maintenance_work_mem = '{INDEX_MEMORY}'")).await.map_err(classify)?;
         Ok(client)
     }
@@ -166,7 +165,7 @@ impl Sink for PgSink {
 
     fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>> {
         async move {
-            let client = connect(&self.spec, &self.database).await?;
+            let client = self.session.another().await?;
             Ok(Box::new(PgSplitWriter::new(client, key.clone(), epoch)) as Box<dyn SplitWriter>)
         }
         .boxed()

@@ -54,6 +54,13 @@ impl Wire {
             // NO_BACKSLASH_ESCAPES and ANSI_QUOTES would change how names and literals are read; PAD_CHAR_TO_FULL_LENGTH would change CHAR values.
             wire.execute_text("SET NAMES utf8mb4").await?;
             wire.execute_text("SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1").await?;
+            if !wire.is_mariadb() {
+                // MySQL 8 answers AUTO_INCREMENT and row counts from a cache that may be a day old; older servers do not know the setting.
+                match wire.execute_text("SET SESSION information_schema_stats_expiry = 0").await {
+                    Err(error) if error.detail("errno") != Some("1193") => return Err(error),
+                    _ => {}
+                }
+            }
             Ok(wire)
         };
         tokio::time::timeout(CONNECT_TIMEOUT, dial).await.unwrap_or_else(|_| {

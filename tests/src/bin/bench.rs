@@ -1,0 +1,178 @@
+//! `./x bench convert`: the same table moved by Millrace and by peers, in turn, on the same servers; speed next to correctness.
+//!
+//! Servers run with their default durability (fsync, synchronous commit, logged tables). Figures are whole processes: wall time, CPU of the tool itself,
+//! its peak resident memory. A tool whose copy differs from the source is said so.
+#![allow(clippy::print_stdout)] // it talks to people
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use millrace_tests::database::{MySqlDatabase, PgDatabase, pg_client, unique};
+use millrace_tests::dataset::products;
+use millrace_tests::digest::assert_equal;
+use millrace_tests::process::binary;
+use millrace_tests::servers::{Server, start_mariadb, start_postgres};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+/// What one run cost.
+struct Cost {
+    wall: f64,
+    cpu: f64,
+    peak_kib: u64,
+    is_equal: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tool {
+    Millrace,
+    Pgloader,
+}
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Millrace => "millrace",
+            Self::Pgloader => "pgloader",
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match bench().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench() -> anyhow::Result<()> {
+    let (mut rows, mut runs, mut with_peers) = (1_000_000u64, 3usize, true);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|text| text.parse::<u64>().ok()).with_context(|| format!("{arg} needs a number"));
+        match arg.as_str() {
+            "--rows" => rows = number()?,
+            "--runs" => runs = number()? as usize,
+            "--alone" => with_peers = false,
+            other => bail!("unknown option `{other}`; there are --rows N, --runs N, --alone"),
+        }
+    }
+    let mysql = tokio::task::spawn_blocking(|| start_mariadb(&["--innodb-buffer-pool-size=2G"])).await??;
+    let postgres = tokio::task::spawn_blocking(|| start_postgres(&["shared_buffers=256MB"])).await??;
+    let source = MySqlDatabase::create(&mysql, "bench").await?;
+    source.execute(&products(rows)).await?;
+    let mut tools = vec![Tool::Millrace];
+    if with_peers && is_installed("pgloader") {
+        tools.push(Tool::Pgloader);
+    } else if with_peers {
+        println!("pgloader is not installed and left out");
+    }
+    println!("{rows} rows of products, MariaDB to PostgreSQL with primary key, {runs} runs in turn, {}\n", binary()?.display());
+    let mut costs: Vec<Vec<Cost>> = tools.iter().map(|_| Vec::new()).collect();
+    for _ in 0..runs {
+        for (tool, costs) in tools.iter().zip(&mut costs) {
+            costs.push(one_run(*tool, &mysql, &source, &postgres).await?);
+        }
+    }
+    report(rows, &tools, &costs);
+    Ok(())
+}
+
+async fn one_run(tool: Tool, mysql: &Server, source: &MySqlDatabase, postgres: &Server) -> anyhow::Result<Cost> {
+    let target = unique("bench");
+    let admin = pg_client(postgres, "postgres").await?;
+    admin.batch_execute(&format!("CREATE DATABASE \"{target}\"")).await?;
+    // What an earlier run left to be written must not be paid by this one.
+    admin.batch_execute("CHECKPOINT").await?;
+    let place = |scheme: &str, server: &Server, password: &str, database: &str| {
+        format!("{scheme}://{}{password}@{}:{}/{database}", server.user, server.host, server.port)
+    };
+    let (command, schema) = match tool {
+        Tool::Millrace => {
+            let mut command = Command::new(binary()?);
+            command
+                .args(["copy", &place("mysql", mysql, "", &source.name), &place("postgres", postgres, "", &target)])
+                .env("MILLRACE_SOURCE_PASSWORD", &mysql.password)
+                .env("MILLRACE_TARGET_PASSWORD", &postgres.password);
+            (command, "public".to_owned())
+        }
+        Tool::Pgloader => {
+            let mut command = Command::new("pgloader");
+            command.args([
+                place("mysql", mysql, &format!(":{}", mysql.password), &source.name),
+                place("postgresql", postgres, &format!(":{}", postgres.password), &target),
+            ]);
+            (command, source.name.clone())
+        }
+    };
+    let mut cost = tokio::task::spawn_blocking(move || measure(command)).await??;
+    let copy = PgDatabase::open(postgres, &target).await?;
+    cost.is_equal = assert_equal(&source.pool, &source.name, &copy.client, &schema, "products").await.is_ok();
+    drop(copy);
+    admin.batch_execute(&format!("DROP DATABASE \"{target}\" WITH (FORCE)")).await?;
+    Ok(cost)
+}
+
+/// Runs a command to its end; its CPU time is the system's own account of ended children.
+fn measure(mut command: Command) -> anyhow::Result<Cost> {
+    let cpu = || {
+        getrusage(UsageWho::RUSAGE_CHILDREN)
+            .map(|usage| (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6)
+    };
+    let before = cpu()?;
+    let started = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let text = std::fs::read_to_string(&status_file).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        peak_kib = line.trim().trim_end_matches(" kB").parse().unwrap_or(0).max(peak_kib);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    if !status.success() {
+        bail!("`{}` failed with {status}", Path::new(command.get_program()).display());
+    }
+    Ok(Cost { wall: started.elapsed().as_secs_f64(), cpu: cpu()? - before, peak_kib, is_equal: false })
+}
+
+fn report(rows: u64, tools: &[Tool], costs: &[Vec<Cost>]) {
+    let median = |values: Vec<f64>| {
+        let mut values = values;
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!("| tool | seconds (median, min–max) | rows/s | CPU s of the tool | peak MiB | digests |");
+    println!("|---|---|---|---|---|---|");
+    let mut medians = Vec::new();
+    for (tool, costs) in tools.iter().zip(costs) {
+        let walls: Vec<f64> = costs.iter().map(|cost| cost.wall).collect();
+        let (least, most) = (walls.iter().copied().fold(f64::MAX, f64::min), walls.iter().copied().fold(0.0, f64::max));
+        let wall = median(walls);
+        medians.push(wall);
+        println!(
+            "| {} | {wall:.2} ({least:.2}–{most:.2}) | {:.0} | {:.2} | {:.0} | {} |",
+            tool.name(),
+            rows as f64 / wall,
+            median(costs.iter().map(|cost| cost.cpu).collect()),
+            costs.iter().map(|cost| cost.peak_kib).max().unwrap_or(0) as f64 / 1024.0,
+            if costs.iter().all(|cost| cost.is_equal) { "equal" } else { "DIFFERENT" },
+        );
+    }
+    for (tool, wall) in tools.iter().zip(&medians).skip(1) {
+        println!("\nmillrace is {:.1} times as fast as {}", wall / medians[0], tool.name());
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
