@@ -174,7 +174,7 @@ impl Routes {
                 }
             }
         });
-        clean(&mut document["components"]["schemas"]);
+        clean(&mut document);
         document
     }
 }
@@ -233,7 +233,7 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     described
 }
 
-/// What schemars writes that OpenAPI 3.0 does not know: `const`, and a list of examples.
+/// What schemars writes that OpenAPI 3.0 does not know: `const`, and `true` for a schema that admits anything.
 fn clean(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -241,9 +241,22 @@ fn clean(value: &mut Value) {
                 fields.insert("enum".to_owned(), json!([constant]));
             }
             fields.remove("$schema");
-            fields.values_mut().for_each(clean);
+            for (name, field) in fields.iter_mut() {
+                if let ("properties", Some(properties)) = (name.as_str(), field.as_object_mut()) {
+                    properties.values_mut().for_each(admit_anything);
+                } else if matches!(name.as_str(), "schema" | "items") {
+                    admit_anything(field);
+                }
+                clean(field);
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(clean),
         _ => {}
+    }
+}
+
+fn admit_anything(schema: &mut Value) {
+    if *schema == Value::Bool(true) {
+        *schema = json!({});
     }
 }

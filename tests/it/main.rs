@@ -1,8 +1,9 @@
 //! Integration tests on real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conformance;
 mod convert;
 mod kit;
 mod rest;
-mod store;
+
 mod support;

@@ -1,5 +1,6 @@
 //! The REST API of `millrace serve` on real servers.
 
+use futures::StreamExt as _;
 use millrace_tests::api::connection;
 use millrace_tests::database::PgDatabase;
 use millrace_tests::dataset::{products, shop};
@@ -440,4 +441,96 @@ async fn federated_statements_that_reach_outside_are_refused_and_errors_hold_no_
     let refused = ask("SELECT * FROM hostile.public.t".to_owned()).await;
     assert_eq!((refused.status, refused.body["code"].as_str()), (422, Some("CONNECTION_LOGIN_REFUSED")), "{refused:?}");
     assert!(!refused.body.to_string().contains("w0rd"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn log_records_of_a_run_are_streamed_and_kept() {
+    let mut server = Server::start().await;
+    let source = source("logs", &products(20_000)).await;
+    let (config, _) = server.config(&source).await;
+    let mut records = server.api.events("/logs/stream").await.unwrap();
+    let stats = server.run(&config).await;
+    let stream = stats["streamID"].as_str().unwrap().to_owned();
+    let mut seen: Vec<Value> = Vec::new();
+    while !seen.iter().any(|record| record["extra"]["status"] == "FINISHED") {
+        seen.push(records.next().await.unwrap());
+    }
+    let of = |category: &str| seen.iter().filter(|record| record["category"] == category).count();
+    assert!(of("progress") >= 4 && of("table_metadata") == 1 && of("stat") >= 3, "{seen:?}");
+    for kind in ["source", "target"] {
+        let last =
+            seen.iter().rfind(|record| record["category"] == "stat" && record["type"] == kind && record["table"] == "Total").unwrap();
+        assert_eq!((&last["status"], &last["events"]), (&json!("FINISHED"), &json!(20_000)));
+    }
+    for record in &seen {
+        for required in ["level", "timestamp", "message", "type"] {
+            assert!(record[required].is_string(), "{record}");
+        }
+    }
+    let stored = server.api.get(&format!("/streams/{stream}/logs?level=info&limit=2")).await.unwrap().body;
+    assert_eq!(stored.as_array().unwrap().len(), 2);
+    // An open event stream does not keep the server from stopping.
+    assert_eq!(server.process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_valid_and_names_what_every_route_answers() {
+    let server = Server::start().await;
+    let document = server.api.get("/openapi.json").await.unwrap().body;
+    let parsed: openapiv3::OpenAPI = serde_json::from_value(document.clone()).unwrap();
+    assert!(parsed.openapi.starts_with("3.0."));
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, method, operation) in parsed.operations() {
+        assert!(ids.insert(operation.operation_id.clone().unwrap()), "{method} {path}");
+        let statuses: Vec<String> = operation.responses.responses.keys().map(ToString::to_string).collect();
+        assert!(statuses.iter().any(|status| status.starts_with('2')) && statuses.contains(&"500".to_owned()), "{method} {path}");
+        let is_strict = ["/start", "/pause", "/resume", "/stop"].iter().any(|end| path.ends_with(end));
+        assert_eq!(statuses.contains(&"401".to_owned()), is_strict, "{method} {path}");
+        // The route answers: unknown ids and empty bodies get typed errors, never "no such path".
+        let real = path.replace("{id}", "x").replace("{runId}", "y");
+        if path == "/logs/stream" {
+            continue;
+        }
+        let mut bare = server.api.clone();
+        bare.key = None;
+        let answer = bare.call(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &real, None).await.unwrap();
+        assert_ne!(answer.body["code"], "ROUTE_NOT_FOUND", "{method} {path}");
+        assert_ne!(answer.body["code"], "METHOD_NOT_ALLOWED", "{method} {path}");
+        assert_eq!(answer.status == 401, is_strict, "{method} {path}: {answer:?}");
+    }
+    assert_eq!(ids.len(), 37);
+    let text = document.to_string();
+    assert!(!text.contains("$defs") && !text.contains("\"const\""));
+}
+
+#[tokio::test]
+async fn no_password_is_seen_by_other_users_of_the_machine() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let source = source("seen", &products(200_000)).await;
+    let (config, _) = server.config(&source).await;
+    let started = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+    server.api.post("/query/federated", json!({"sql": format!("SELECT count(*) FROM my1.{}.products", source.name)})).await.unwrap();
+    let mut arguments = String::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        arguments.push_str(&String::from_utf8_lossy(&line));
+    }
+    server.api.wait_for_end(&started.text("id").unwrap(), LONG).await.unwrap();
+    for secret in [&servers.mysql.password, &servers.postgres.password, &server.key] {
+        assert!(!arguments.contains(secret.as_str()));
+        assert!(!server.process.output().contains(secret.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn only_loopback_addresses_and_free_data_directories_are_served() {
+    let server = Server::start().await;
+    let dir = server.dir.path().to_str().unwrap();
+    let (code, _, error) = millrace_tests::process::run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir], &[]).await.unwrap();
+    assert!(code == 2 && error.contains("another server uses this data directory"), "{error}");
+    let other = tempfile::tempdir().unwrap();
+    let dir = other.path().to_str().unwrap();
+    let (code, _, error) = millrace_tests::process::run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", dir], &[]).await.unwrap();
+    assert!(code == 2 && error.contains("loopback"), "{error}");
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -64,6 +66,23 @@ impl Api {
     /// A POST.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Response> {
         self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// The data of server-sent events, as they come.
+    pub async fn events(&self, path: &str) -> anyhow::Result<BoxStream<'static, Value>> {
+        let response = self.client.get(format!("{}/api/v1{path}", self.base)).send().await?;
+        let mut rest = String::new();
+        let events = response.bytes_stream().filter_map(async |bytes| bytes.ok()).flat_map(move |bytes| {
+            rest.push_str(&String::from_utf8_lossy(&bytes));
+            let mut events = Vec::new();
+            while let Some((event, after)) = rest.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+                events.extend(data.and_then(|data| serde_json::from_str(data).ok()));
+                rest = after.to_owned();
+            }
+            futures::stream::iter(events)
+        });
+        Ok(events.boxed())
     }
 
     /// A connection to a server's database; answers its id.

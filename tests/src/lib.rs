@@ -8,3 +8,4 @@ pub mod digest;
 pub mod process;
 pub mod proxy;
 pub mod servers;
+pub mod suites;

@@ -1,6 +1,7 @@
 //! PostgreSQL of one's own.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::{Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
 
@@ -45,5 +46,23 @@ pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
     }
     let mut child = spawn(&server, args, OS_USER, &log)?;
     wait_until_listening(&mut child, port, &log)?;
+    wait_until_ready(port, &password)?;
     Ok(Server { host: "127.0.0.1".into(), port, user: USER.into(), password, child: Some(Mutex::new(child)), dir: Some(dir) })
+}
+
+/// The port listens before the server lets anybody in.
+fn wait_until_ready(port: u16, password: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(port).user(USER).password(password).dbname("postgres");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match config.connect(tokio_postgres::NoTls).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
 }

@@ -1,6 +1,5 @@
-//! The contract of `ConfigStore`, run for every implementation.
+//! The contract of `ConfigStore`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use millrace_core::config::{DbTarget, Mode, Source, SourceConnection, StreamConfig, StreamSpec, Target, TargetSpec};
@@ -9,7 +8,6 @@ use millrace_core::id::{ConfigId, ConnectionId, RunId, StreamId};
 use millrace_core::store::ConfigStore;
 use millrace_core::stream::{Stream, StreamState};
 use millrace_core::{Kind, Secret};
-use millrace_standalone::store::Store;
 
 fn connection(name: &str) -> Connection {
     Connection {
@@ -74,7 +72,8 @@ fn stream(config: &StreamConfig) -> Stream {
     }
 }
 
-async fn conformance(store: Arc<dyn ConfigStore>) {
+/// Runs the suite against an empty store.
+pub async fn conformance(store: Arc<dyn ConfigStore>) {
     let (a, b) = (connection("a"), connection("b"));
     store.create_connection(&a).await.unwrap();
     store.create_connection(&b).await.unwrap();
@@ -120,26 +119,4 @@ async fn conformance(store: Arc<dyn ConfigStore>) {
     store.delete_config(&config.id).await.unwrap();
     assert!(store.streams(None).await.unwrap().is_empty());
     store.delete_connection(&a.id).await.unwrap();
-}
-
-async fn open(dir: &Path) -> Store {
-    Store::open(dir).await.unwrap()
-}
-
-#[tokio::test]
-async fn sqlite_keeps_the_contract() {
-    let dir = tempfile::tempdir().unwrap();
-    conformance(Arc::new(open(dir.path()).await)).await;
-}
-
-#[tokio::test]
-async fn sealed_secrets_survive_a_restart_and_are_lost_with_their_key_only_loudly() {
-    let dir = tempfile::tempdir().unwrap();
-    let connection = connection("a");
-    open(dir.path()).await.create_connection(&connection).await.unwrap();
-    let again = open(dir.path()).await.connection(&connection.id).await.unwrap();
-    assert_eq!(again.secrets()[0].1.expose(), "hunter2");
-    std::fs::remove_file(dir.path().join("secret.key")).unwrap();
-    let error = Store::open(dir.path()).await.err().expect("a missing key is not replaced");
-    assert!(error.message().contains("secret.key"), "{error}");
 }

@@ -1,0 +1,105 @@
+//! Every implementation keeps its trait's contract.
+
+use std::sync::Arc;
+
+use millrace_connectors::connector;
+use millrace_core::connection::Engine;
+use millrace_core::connector::Scope;
+use millrace_query::{ChildQueryTier, QueryLimits};
+use millrace_standalone::bus::LocalBus;
+use millrace_standalone::keys::LocalKeys;
+use millrace_standalone::store::Store;
+use millrace_tests::database::{MySqlDatabase, PgDatabase};
+use millrace_tests::process::binary;
+use millrace_tests::servers::shared;
+use millrace_tests::suites;
+
+#[tokio::test]
+async fn the_sqlite_store() {
+    let dir = tempfile::tempdir().unwrap();
+    suites::config_store::conformance(Arc::new(Store::open(dir.path()).await.unwrap())).await;
+}
+
+#[tokio::test]
+async fn sealed_secrets_are_lost_with_their_key_only_loudly() {
+    let servers = shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let connection = suites::session::connection(connector(Engine::MySql).unwrap(), &servers.mysql, None);
+    let store: Arc<dyn millrace_core::store::ConfigStore> = Arc::new(Store::open(dir.path()).await.unwrap());
+    store.create_connection(&connection).await.unwrap();
+    drop(store);
+    std::fs::remove_file(dir.path().join("secret.key")).unwrap();
+    let error = Store::open(dir.path()).await.err().expect("a missing key is not replaced");
+    assert!(error.message().contains("secret.key"), "{error}");
+}
+
+#[tokio::test]
+async fn the_local_bus() {
+    suites::bus::conformance(Arc::new(LocalBus::default())).await;
+}
+
+#[tokio::test]
+async fn the_local_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = LocalKeys::new(Store::open(dir.path()).await.unwrap());
+    let key = keys.create("suite", 0).await.unwrap();
+    suites::entitlement::conformance(Arc::new(keys), key).await;
+}
+
+#[tokio::test]
+async fn mysql_sessions() {
+    let server = &shared().await.mysql;
+    let database = MySqlDatabase::create(server, "suite").await.unwrap();
+    suites::session::conformance(connector(Engine::MySql).unwrap(), server, &database.name).await;
+}
+
+#[tokio::test]
+async fn postgres_sessions() {
+    let server = &shared().await.postgres;
+    let database = PgDatabase::create(server, "suite").await.unwrap();
+    suites::session::conformance(connector(Engine::PostgreSql).unwrap(), server, &database.name).await;
+}
+
+#[tokio::test]
+async fn the_mysql_source() {
+    let server = &shared().await.mysql;
+    let database = MySqlDatabase::create(server, "suite").await.unwrap();
+    let rows = suites::source::ROWS;
+    let statements = [
+        "CREATE TABLE numbered (id INT PRIMARY KEY, v INT NOT NULL)".to_owned(),
+        format!("INSERT INTO numbered SELECT seq, seq * 2 FROM seq_1_to_{rows}"),
+        "CREATE TABLE nothing (id INT PRIMARY KEY)".to_owned(),
+        "ANALYZE TABLE numbered".to_owned(),
+    ];
+    database.execute(&statements).await.unwrap();
+    let engine = connector(Engine::MySql).unwrap();
+    let connection = suites::session::connection(engine, server, None);
+    let change = async || database.execute(&["INSERT INTO numbered VALUES (1000000, 2000000)".to_owned()]).await.unwrap();
+    suites::source::conformance(engine, &connection, &database.name, change).await;
+}
+
+#[tokio::test]
+async fn the_postgres_sink() {
+    let server = &shared().await.postgres;
+    let database = PgDatabase::create(server, "suite").await.unwrap();
+    let engine = connector(Engine::PostgreSql).unwrap();
+    let connection = suites::session::connection(engine, server, None);
+    let scope = Scope { database: Some(database.name.clone()), schema: None };
+    let count = async || database.client.query_one("SELECT count(*) FROM t", &[]).await.ok().map(|row| row.get::<_, i64>(0) as u64);
+    suites::sink::conformance(engine, &connection, &scope, count).await;
+}
+
+#[tokio::test]
+async fn the_child_process_query_tier() {
+    let server = &shared().await.postgres;
+    let database = PgDatabase::create(server, "suite").await.unwrap();
+    database.client.batch_execute("CREATE TABLE numbers AS SELECT n::bigint FROM generate_series(1, 5000) n").await.unwrap();
+    let connection = suites::session::connection(connector(Engine::PostgreSql).unwrap(), server, Some(&database.name));
+    let tier = ChildQueryTier::new(binary().unwrap(), QueryLimits::default());
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND application_name LIKE 'millrace_%' AND state <> 'idle'",
+        database.name
+    );
+    let running = async || database.client.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) as u64;
+    suites::query_tier::conformance(Arc::new(tier), connection, running).await;
+}

@@ -1,0 +1,9 @@
+//! One conformance suite per trait, run for every implementation (`tests/it/conformance.rs`).
+
+pub mod bus;
+pub mod config_store;
+pub mod entitlement;
+pub mod query_tier;
+pub mod session;
+pub mod sink;
+pub mod source;

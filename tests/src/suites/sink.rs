@@ -1,0 +1,140 @@
+//! The contracts of `Sink`, `SplitWriter` and `Ledger`: crash between any two steps leaves either all of a split or nothing of it.
+
+use millrace_core::Kind;
+use millrace_core::catalog::{Catalog, Column, LogicalType, Table, TableName};
+use millrace_core::connection::Connection;
+use millrace_core::connector::{Connector, Scope, SplitWriter};
+use millrace_core::id::{ConfigId, StreamId};
+use millrace_core::ledger::LedgerKey;
+use millrace_core::plan::{Plan, TablePlan};
+use millrace_core::split::{KeyBound, Split, SplitRange};
+use millrace_core::value::ValueRef;
+
+fn column(name: &str, nullable: bool) -> Column {
+    Column {
+        name: name.into(),
+        native_type: "int".into(),
+        logical: LogicalType::Int { bits: 32, unsigned: false },
+        nullable,
+        default: None,
+        auto_increment: false,
+        generated: None,
+        comment: String::new(),
+    }
+}
+
+fn catalog() -> Catalog {
+    let table = Table {
+        name: TableName { schema: "src".into(), name: "t".into() },
+        columns: vec![column("id", false), column("v", true)],
+        primary_key: vec!["id".into()],
+        indexes: Vec::new(),
+        foreign_keys: Vec::new(),
+        checks: Vec::new(),
+        next_auto_value: None,
+        comment: String::new(),
+        estimated_rows: None,
+        estimated_bytes: None,
+        refused: None,
+        notes: Vec::new(),
+    };
+    Catalog { tables: vec![table], others: Vec::new() }
+}
+
+fn splits() -> Vec<Split> {
+    let bound = || Some(vec![KeyBound::Int(10)]);
+    let range = |lower, upper| SplitRange::Key { columns: vec!["id".into()], lower, upper };
+    vec![
+        Split { table: 0, ordinal: 0, range: range(None, bound()), estimated_rows: 0 },
+        Split { table: 0, ordinal: 1, range: range(bound(), None), estimated_rows: 0 },
+    ]
+}
+
+async fn write(writer: &mut dyn SplitWriter, plan: &TablePlan, split: &Split, ids: std::ops::Range<i64>) {
+    writer.begin(plan, &plan.columns, split).await.expect("a split begins");
+    for id in ids {
+        let rows = writer.encoder();
+        rows.begin_row();
+        rows.value(0, ValueRef::Int(id)).expect("an id");
+        rows.value(1, ValueRef::Null).expect("a NULL");
+        rows.end_row();
+    }
+    writer.send().await.expect("sent");
+}
+
+/// Runs the suite against an empty target; `count` answers the rows of `t`, none while it does not exist.
+pub async fn conformance<F: Future<Output = Option<u64>>>(
+    connector: &dyn Connector,
+    connection: &Connection,
+    scope: &Scope,
+    count: impl Fn() -> F,
+) {
+    let sink = connector.sink(connection, scope).await.expect("a sink");
+    let ledger = sink.ledger();
+    let key = LedgerKey { config: ConfigId::mint(), stream: StreamId::mint() };
+    assert!(ledger.unfinished_tables(&key.config).await.expect("no ledger yet").is_empty());
+    let plan: Plan = sink.plan(&catalog(), &[]);
+    plan.check().expect("nothing is refused");
+    let table = &plan.tables[0];
+    sink.check_target(&plan, &[]).await.expect("an empty target");
+    let old = ledger.claim(&key).await.expect("a claim");
+    sink.create_tables(&key, old, &plan, &[]).await.expect("tables");
+    let splits = splits();
+    ledger.record_splits(&key, &table.target, &splits).await.expect("recorded");
+    assert!(ledger.committed_splits(&key, &table.target).await.expect("none").is_empty());
+
+    // Not committed: nothing is there, whether it is aborted, dropped or miscounted.
+    let mut writer = sink.writer(&key, old).await.expect("a writer");
+    write(writer.as_mut(), table, &splits[0], 0..10).await;
+    assert_eq!(count().await, Some(0));
+    writer.abort().await.expect("aborted");
+    write(writer.as_mut(), table, &splits[0], 0..10).await;
+    drop(writer);
+    let mut writer = sink.writer(&key, old).await.expect("a writer");
+    write(writer.as_mut(), table, &splits[0], 0..10).await;
+    let error = writer.commit(11).await.expect_err("a wrong count");
+    assert_eq!(error.kind(), Kind::ProtocolViolated);
+    assert_eq!(count().await, Some(0));
+
+    // Committed: rows and record together, once.
+    let mut writer = sink.writer(&key, old).await.expect("a writer");
+    write(writer.as_mut(), table, &splits[0], 0..10).await;
+    writer.commit(10).await.expect("committed");
+    assert_eq!(count().await, Some(10));
+    assert_eq!(ledger.committed_splits(&key, &table.target).await.expect("one"), [(0, 10)]);
+    write(writer.as_mut(), table, &splits[0], 0..10).await;
+    assert!(writer.commit(10).await.is_err(), "a split is written once");
+    assert_eq!(count().await, Some(10));
+
+    // A newer worker takes over: the older one's next commit fails, and so does its finish.
+    let mut writer = sink.writer(&key, old).await.expect("a writer");
+    write(writer.as_mut(), table, &splits[1], 10..20).await;
+    let new = ledger.claim(&key).await.expect("a second claim");
+    assert!(new > old);
+    assert_eq!(writer.commit(10).await.expect_err("fenced").kind(), Kind::Fenced);
+    drop(writer);
+    assert_eq!(ledger.finish(&key, old).await.expect_err("fenced").kind(), Kind::Fenced);
+    assert_eq!(count().await, Some(10));
+
+    // What it left may be replaced by the same config only; once finished, by nobody.
+    let stranger = ConfigId::mint();
+    assert!(ledger.unfinished_tables(&stranger).await.expect("none").is_empty());
+    assert_eq!(sink.check_target(&plan, &[]).await.expect_err("the table exists").kind(), Kind::TargetConflict);
+    let leftover = ledger.unfinished_tables(&key.config).await.expect("one");
+    assert_eq!(leftover, [table.target.clone()]);
+    sink.check_target(&plan, &leftover).await.expect("ours to replace");
+    sink.create_tables(&key, new, &plan, &leftover).await.expect("replaced");
+    assert_eq!(count().await, Some(0));
+    ledger.record_splits(&key, &table.target, &splits).await.expect("recorded anew");
+    let mut writer = sink.writer(&key, new).await.expect("a writer");
+    for (split, ids) in splits.iter().zip([0..10, 10..25]) {
+        let rows = (ids.end - ids.start) as u64;
+        write(writer.as_mut(), table, split, ids).await;
+        writer.commit(rows).await.expect("committed");
+    }
+    sink.finish_table(table).await.expect("keys");
+    assert!(sink.finish_all(&plan).await.expect("no foreign keys").is_empty());
+    ledger.finish(&key, new).await.expect("finished");
+    assert!(ledger.unfinished_tables(&key.config).await.expect("none").is_empty());
+    assert_eq!(count().await, Some(25));
+}
