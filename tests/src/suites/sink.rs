@@ -121,7 +121,7 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
     assert!(ledger.unfinished_tables(&stranger).await.expect("none").is_empty());
     assert_eq!(sink.check_target(&plan, &[]).await.expect_err("the table exists").kind(), Kind::TargetConflict);
     let leftover = ledger.unfinished_tables(&key.config).await.expect("one");
-    assert_eq!(leftover, [table.target.clone()]);
+    assert_eq!(leftover, std::slice::from_ref(&table.target));
     sink.check_target(&plan, &leftover).await.expect("ours to replace");
     sink.create_tables(&key, new, &plan, &leftover).await.expect("replaced");
     assert_eq!(count().await, Some(0));
