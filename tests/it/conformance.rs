@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use millrace_connectors::connector;
+use millrace_core::config::TargetSpec;
 use millrace_core::connection::Engine;
 use millrace_core::connector::Scope;
+use millrace_core::store::ConfigStore;
 use millrace_query::{ChildQueryTier, QueryLimits};
 use millrace_standalone::bus::LocalBus;
 use millrace_standalone::keys::LocalKeys;
+use millrace_standalone::orchestrator::LocalOrchestrator;
 use millrace_standalone::store::Store;
-use millrace_tests::database::{MySqlDatabase, PgDatabase};
+use millrace_tests::database::{MySqlDatabase, PgDatabase, unique};
+use millrace_tests::dataset::products;
 use millrace_tests::process::binary;
-use millrace_tests::servers::shared;
+use millrace_tests::proxy::FaultProxy;
+use millrace_tests::servers::{Server, shared};
 use millrace_tests::suites;
 
 #[tokio::test]
@@ -25,7 +30,7 @@ async fn sealed_secrets_are_lost_with_their_key_only_loudly() {
     let servers = shared().await;
     let dir = tempfile::tempdir().unwrap();
     let connection = suites::session::connection(connector(Engine::MySql).unwrap(), &servers.mysql, None);
-    let store: Arc<dyn millrace_core::store::ConfigStore> = Arc::new(Store::open(dir.path()).await.unwrap());
+    let store: Arc<dyn ConfigStore> = Arc::new(Store::open(dir.path()).await.unwrap());
     store.create_connection(&connection).await.unwrap();
     drop(store);
     std::fs::remove_file(dir.path().join("secret.key")).unwrap();
@@ -87,6 +92,28 @@ async fn the_postgres_sink() {
     let scope = Scope { database: Some(database.name.clone()), schema: None };
     let count = async || database.client.query_one("SELECT count(*) FROM t", &[]).await.ok().map(|row| row.get::<_, i64>(0) as u64);
     suites::sink::conformance(engine, &connection, &scope, count).await;
+}
+
+#[tokio::test]
+async fn the_local_orchestrator() {
+    let servers = shared().await;
+    let database = MySqlDatabase::create(&servers.mysql, "suite").await.unwrap();
+    database.execute(&products(200_000)).await.unwrap();
+    let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+    let slow = Server::through(&servers.mysql, proxy.port);
+    let source = suites::session::connection(connector(Engine::MySql).unwrap(), &slow, Some(&database.name));
+    let target = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn ConfigStore> = Arc::new(Store::open(dir.path()).await.unwrap());
+    let mut config = suites::config_store::config(&source, &target);
+    if let TargetSpec::Db(db) = &mut config.spec.target.spec {
+        db.database = unique("suite");
+    }
+    store.create_connection(&source).await.unwrap();
+    store.create_connection(&target).await.unwrap();
+    store.create_config(&config).await.unwrap();
+    let orchestrator = LocalOrchestrator::new(store.clone(), Arc::new(LocalBus::default()));
+    suites::orchestrator::conformance(Arc::new(orchestrator), store, &config, &proxy).await;
 }
 
 #[tokio::test]

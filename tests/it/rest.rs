@@ -77,6 +77,18 @@ async fn stream_operations_need_a_key_and_everything_else_does_not() {
 }
 
 #[tokio::test]
+async fn a_key_made_beside_a_running_server_counts_at_once() {
+    let server = Server::start().await;
+    let (_, key, _) =
+        millrace_tests::process::run(&["keys", "create", "--data-dir", server.dir.path().to_str().unwrap()], &[]).await.unwrap();
+    let mut api = server.api.clone();
+    api.key = Some(key.trim().to_owned());
+    let answer = api.post("/streams/stream_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0/stop", Value::Null).await.unwrap();
+    assert_eq!(answer.status, 404, "past the key, at the stream: {answer:?}");
+    assert_eq!(key.lines().count(), 1, "the key stands alone on stdout");
+}
+
+#[tokio::test]
 async fn bad_requests_get_typed_errors_that_name_the_field() {
     let servers = shared().await;
     let server = Server::start().await;

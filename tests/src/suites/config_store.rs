@@ -27,7 +27,8 @@ fn connection(name: &str) -> Connection {
     }
 }
 
-fn config(source: &Connection, target: &Connection) -> StreamConfig {
+/// A config that copies everything of one connection into another.
+pub fn config(source: &Connection, target: &Connection) -> StreamConfig {
     let source = SourceConnection {
         alias: None,
         connection_id: source.id.clone(),

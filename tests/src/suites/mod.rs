@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod config_store;
 pub mod entitlement;
+pub mod orchestrator;
 pub mod query_tier;
 pub mod session;
 pub mod sink;
