@@ -47,10 +47,9 @@ pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let source = Place::parse(&args.source, "source")?.with_password("MILLRACE_SOURCE_PASSWORD", args.source_password_file.as_deref())?;
     let target = Place::parse(&args.target, "target")?.with_password("MILLRACE_TARGET_PASSWORD", args.target_password_file.as_deref())?;
     let task = task(&args, &source, &target)?;
-    let is_terminal = std::io::stderr().is_terminal();
     let progress = Arc::new(Progress::new(now_ms()));
     let (desired, control) = Control::channel();
-    let shown = progress::show(progress.clone(), is_terminal);
+    let mut display = progress::Display::new(progress.clone(), std::io::stdout().is_terminal());
     let running = async {
         if let Err(error) = preflight(&task).await {
             return Outcome { state: StreamState::Failed, error: Some(error) };
@@ -68,9 +67,9 @@ pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         outcome = running => outcome,
         never = interrupted => match never {},
-        never = shown => match never {},
+        never = display.run() => match never {},
     };
-    progress::finish(&progress, &outcome, is_terminal);
+    display.finish(&outcome);
     Ok(match outcome.state {
         StreamState::Finished => ExitCode::SUCCESS,
         StreamState::Stopped => ExitCode::from(130),

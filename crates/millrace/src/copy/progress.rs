@@ -12,21 +12,84 @@ use millrace_core::stream::StreamState;
 use millrace_worker::convert::Outcome;
 use millrace_worker::progress::Progress;
 
-/// Shows progress until it is dropped.
-pub(super) async fn show(progress: Arc<Progress>, is_terminal: bool) -> Infallible {
-    if is_terminal { bars(&progress).await } else { lines(&progress).await }
+/// Shows one copy.
+pub(super) struct Display {
+    progress: Arc<Progress>,
+    /// On a terminal; JSON lines otherwise.
+    bars: Option<Bars>,
 }
 
-/// The last word.
-pub(super) fn finish(progress: &Progress, outcome: &Outcome, is_terminal: bool) {
-    let report = progress.report(false);
-    if is_terminal {
-        let _ = std::io::stderr().write_all(summary(&report, outcome).as_bytes());
-        return;
+struct Bars {
+    all: MultiProgress,
+    style: ProgressStyle,
+    tables: Vec<ProgressBar>,
+}
+
+impl Display {
+    pub(super) fn new(progress: Arc<Progress>, is_terminal: bool) -> Self {
+        // The template is constant; its test below would fail first.
+        let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bars = is_terminal.then(|| Bars { all: MultiProgress::new(), style, tables: Vec::new() });
+        Self { progress, bars }
     }
-    for table in &report.tables {
-        print_line(&table_line(table));
+
+    /// Shows progress until it is dropped.
+    pub(super) async fn run(&mut self) -> Infallible {
+        let pause = Duration::from_millis(if self.bars.is_some() { 100 } else { 1000 });
+        loop {
+            tokio::time::sleep(pause).await;
+            let report = self.progress.report(false);
+            match &mut self.bars {
+                Some(bars) => bars.draw(&report),
+                None => report
+                    .tables
+                    .iter()
+                    .filter(|table| table.state == StreamState::Running)
+                    .for_each(|table| print_line(&table_line(table))),
+            }
+        }
     }
+
+    /// The last word.
+    pub(super) fn finish(mut self, outcome: &Outcome) {
+        let report = self.progress.report(false);
+        match &mut self.bars {
+            Some(bars) => {
+                bars.draw(&report);
+                let _ = std::io::stderr().write_all(summary(&report, outcome).as_bytes());
+            }
+            None => {
+                report.tables.iter().for_each(|table| print_line(&table_line(table)));
+                print_line(&end_line(&report, outcome));
+            }
+        }
+    }
+}
+
+impl Bars {
+    fn draw(&mut self, report: &StatsReport) {
+        for (index, table) in report.tables.iter().enumerate() {
+            if self.tables.len() == index {
+                let bar = self.all.add(ProgressBar::new(table.estimated_rows.unwrap_or(0)).with_style(self.style.clone()));
+                bar.set_prefix(table.table.clone());
+                self.tables.push(bar);
+            }
+            let bar = &self.tables[index];
+            if bar.is_finished() {
+                continue;
+            }
+            bar.set_length(table.estimated_rows.unwrap_or(0).max(table.rows_read));
+            bar.set_position(table.rows_read);
+            bar.set_message(message(table));
+            if table.state.is_terminal() {
+                bar.set_length(table.rows_read);
+                bar.abandon();
+            }
+        }
+    }
+}
+
+fn end_line(report: &StatsReport, outcome: &Outcome) -> serde_json::Value {
     let mut line = serde_json::json!({
         "event": "end",
         "status": outcome.state.as_str(),
@@ -39,33 +102,7 @@ pub(super) fn finish(progress: &Progress, outcome: &Outcome, is_terminal: bool) 
         line["error"] = error.chain().into();
         line["kind"] = format!("{:?}", error.kind()).into();
     }
-    print_line(&line);
-}
-
-async fn bars(progress: &Progress) -> Infallible {
-    let all = MultiProgress::new();
-    // The template is constant; its test below would fail first.
-    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let mut bars: Vec<ProgressBar> = Vec::new();
-    loop {
-        let report = progress.report(false);
-        for (index, table) in report.tables.iter().enumerate() {
-            if bars.len() == index {
-                let bar = all.add(ProgressBar::new(table.estimated_rows.unwrap_or(0)).with_style(style.clone()));
-                bar.set_prefix(table.table.clone());
-                bars.push(bar);
-            }
-            let bar = &bars[index];
-            bar.set_length(table.estimated_rows.unwrap_or(0).max(table.rows_read));
-            bar.set_position(table.rows_read);
-            bar.set_message(message(table));
-            if table.state.is_terminal() && !bar.is_finished() {
-                bar.set_length(table.rows_read);
-                bar.abandon();
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    line
 }
 
 const TEMPLATE: &str = "{prefix:>24.bold} {bar:30.cyan/blue} {human_pos:>11}/{human_len:<11} {msg}";
@@ -104,15 +141,6 @@ fn summary(report: &StatsReport, outcome: &Outcome) -> String {
         let _ = writeln!(text, "millrace: {}", error.chain());
     }
     text
-}
-
-async fn lines(progress: &Progress) -> Infallible {
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for table in progress.report(false).tables.iter().filter(|table| table.state == StreamState::Running) {
-            print_line(&table_line(table));
-        }
-    }
 }
 
 fn table_line(table: &TableStats) -> serde_json::Value {
