@@ -235,6 +235,54 @@ async fn what_is_not_built_is_refused_at_start_by_its_field() {
 }
 
 #[tokio::test]
+async fn unwanted_structure_is_left_out_and_refuses_nothing() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let statements: Vec<String> = [
+        "CREATE TABLE parent (id INT PRIMARY KEY AUTO_INCREMENT, e ENUM('a') NOT NULL, v INT, CONSTRAINT odd CHECK (v / 2 >= 0))",
+        "CREATE TABLE child (id INT PRIMARY KEY, p INT, KEY by_p (p), CONSTRAINT fk FOREIGN KEY (p) REFERENCES parent (id))",
+        "INSERT INTO parent VALUES (41, 'a', 1)",
+        "INSERT INTO child VALUES (1, 41)",
+    ]
+    .map(str::to_owned)
+    .into();
+    let source = source("structure", &statements).await;
+    let (config, target) = server.config(&source).await;
+    let start = format!("/stream-configs/{config}/start");
+    let refused = server.api.post(&start, Value::Null).await.unwrap();
+    assert_eq!((refused.status, refused.body["code"].as_str()), (422, Some("PLAN_REFUSED")), "{refused:?}");
+    let stored = server.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
+    let change = async |db: Value| {
+        let mut body = stored.clone();
+        body["target"]["spec"]["db"] = db;
+        let path = format!("/stream-configs/{config}");
+        assert_eq!(server.api.call(Method::PUT, &path, Some(body)).await.unwrap().status, 200);
+    };
+    let none = json!({"indexes": false, "foreignKeys": false, "checkConstraints": false});
+    change(json!({"database": target, "schema": "bare", "structureOptions": none})).await;
+    assert_eq!(server.run(&config).await["status"], "FINISHED");
+    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    let constraints = pg.texts("SELECT contype::text FROM pg_constraint WHERE connamespace = 'bare'::regnamespace").await.unwrap();
+    assert_eq!(constraints, ["p", "p"]);
+    assert_eq!(pg.texts("SELECT count(*)::text FROM pg_indexes WHERE schemaname = 'bare'").await.unwrap(), ["2"]);
+    assert_eq!(pg.texts("SELECT p::text FROM bare.child").await.unwrap(), ["41"]);
+
+    change(json!({"database": target, "schema": "empty", "skipData": true, "structureOptions": {"checkConstraints": false}})).await;
+    let stats = server.run(&config).await;
+    assert_eq!((&stats["status"], &stats["target"]["counter"]), (&json!("FINISHED"), &json!(0)), "{stats}");
+    assert_eq!(pg.texts("SELECT count(*)::text FROM empty.parent").await.unwrap(), ["0"]);
+    let keys =
+        pg.texts("SELECT conname::text FROM pg_constraint WHERE contype = 'f' AND connamespace = 'empty'::regnamespace").await.unwrap();
+    assert_eq!(keys, ["fk"]);
+    let next = pg.texts("INSERT INTO empty.parent (e) VALUES ('other') RETURNING id::text").await.unwrap();
+    assert_eq!(next, ["42"]);
+
+    change(json!({"database": target, "structureOptions": {"tables": false}})).await;
+    let refused = server.api.post(&start, Value::Null).await.unwrap();
+    assert_eq!(refused.body["details"]["field"], "target.spec.db.structureOptions.tables");
+}
+
+#[tokio::test]
 async fn wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike() {
     let servers = shared().await;
     let server = Server::start().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_core::bus::{Body, Bus, Event, Level, Side};
-use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, TargetSpec, check_supported};
+use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, StructureOptions, TargetSpec, check_supported};
 use millrace_core::connection::Connection;
 use millrace_core::connector::{Scope, Sink, SourcePlanner};
 use millrace_core::id::{ConfigId, StreamId};
@@ -53,7 +53,7 @@ pub async fn preflight(task: &ConvertTask) -> Result<Plan> {
         return Err(Error::new(Kind::ObjectMissing, "the source database has no tables").field("source.connections[0].database"));
     }
     let sink = task.open_sink().await?;
-    let plan = sink.plan(&catalog, &[]);
+    let plan = sink.plan(&catalog, &[], task.structure()?);
     plan.check()?;
     let leftover = sink.ledger().unfinished_tables(&task.config).await?;
     sink.check_target(&plan, &leftover).await.map_err(|error| error.field("target.spec.db"))?;
@@ -126,6 +126,16 @@ impl ConvertTask {
         let connector = millrace_connectors::connector(self.target.engine)?;
         let sink = connector.sink(&self.target, &scope).await.map_err(|error| at_field(error, "target"))?;
         Ok(Arc::from(sink))
+    }
+
+    /// Which structure is wanted.
+    pub(crate) fn structure(&self) -> Result<StructureOptions> {
+        Ok(self.target_part()?.structure_options.unwrap_or_default())
+    }
+
+    /// Whether only the structure is wanted.
+    pub(crate) fn is_structure_only(&self) -> Result<bool> {
+        Ok(self.target_part()?.skip_data.unwrap_or(false))
     }
 
     fn source_part(&self) -> Result<&SourceConnection> {

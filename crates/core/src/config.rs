@@ -471,16 +471,13 @@ fn check_target(target: &TargetSpec, refuse: &mut impl FnMut(String, &'static st
             return refuse("target.spec.snowflake".into(), "Snowflake targets are not supported yet");
         }
     };
-    if db.structure_options.is_some_and(|options| options != StructureOptions::default()) {
-        refuse("target.spec.db.structureOptions".into(), "leaving structure out is not supported yet");
+    if db.structure_options.is_some_and(|options| !options.tables) {
+        refuse("target.spec.db.structureOptions.tables".into(), "writing into existing tables is not supported yet");
     }
     if db.schema_policy.is_some_and(|policy| policy != SchemaPolicy::FailIfExists) {
         refuse("target.spec.db.schemaPolicy".into(), "only `fail_if_exists` is supported yet");
     }
     if db.write_mode.is_some_and(|mode| mode != WriteMode::FailIfNotEmpty) {
         refuse("target.spec.db.writeMode".into(), "only `fail_if_not_empty` is supported yet");
-    }
-    if db.skip_data == Some(true) {
-        refuse("target.spec.db.skipData".into(), "copying structure only is not supported yet");
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::catalog::{Column, Table, TableName};
+use crate::config::StructureOptions;
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
 use crate::ledger::{Epoch, Ledger, LedgerKey};
@@ -141,8 +142,8 @@ pub struct Batch {
 
 /// Writes into one target.
 pub trait Sink: Send + Sync {
-    /// Decides every column, name and constraint. Pure: asks no server.
-    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)]) -> Plan;
+    /// Decides every column, name and constraint of the structure that is wanted. Pure: asks no server.
+    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Plan;
 
     /// Fails with [`crate::Kind::TargetConflict`] if a table of the plan exists and is not left over from an unfinished run of this config.
     fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;

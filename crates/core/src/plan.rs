@@ -46,6 +46,8 @@ pub struct TablePlan {
     pub target: TableName,
     /// One entry per source column, in order; generated columns are planned but not written.
     pub columns: Vec<ColumnPlan>,
+    /// Whether a check keeps text columns to the labels of their ENUM.
+    pub label_checks: bool,
     /// What cannot be carried over, each a full sentence without its stop. Any entry refuses the plan.
     pub refusals: Vec<String>,
     /// What the user should know and does not stop the run: a renamed index, an order that compares differently.

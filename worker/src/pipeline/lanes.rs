@@ -64,6 +64,11 @@ pub(super) async fn run(prepared: &Prepared, progress: &Arc<Progress>, control: 
         let lane = Lane::new(prepared, reader, control.clone(), progress.clone());
         tasks.spawn(run_lane(lane, shared.clone(), finished.clone()));
     }
+    // Nothing is read for a table without splits: only its structure is wanted.
+    for (index, _) in prepared.splits.iter().enumerate().filter(|(_, splits)| splits.is_empty()) {
+        progress.set_table_state(index, StreamState::Running, None);
+        let _ = finished.send(index);
+    }
     drop(finished);
     // The channel closes when the last lane is done; the set is empty when the last table is finished too.
     loop {

@@ -51,7 +51,7 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
 
     let catalog = source.catalog(&task.wanted_tables()?).await?;
     let facts = probe(reader.as_mut(), &catalog).await?;
-    let mut plan = sink.plan(&catalog, &facts);
+    let mut plan = sink.plan(&catalog, &facts, task.structure()?);
     order_by_size(&mut plan);
     plan.check()?;
     report_plan(&plan, progress, reporter);
@@ -63,6 +63,10 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
 
     let mut splits = Vec::with_capacity(plan.tables.len());
     for (index, table) in plan.tables.iter().enumerate() {
+        if task.is_structure_only()? {
+            splits.push(Vec::new());
+            continue;
+        }
         let planned = reader.split(index, &table.source, split_rows(&table.source, task.lanes())).await?;
         check_cover(&planned)
             .map_err(|gap| Error::new(Kind::Internal, format!("the splits of `{}` do not cover it: {gap}", table.source.name)))?;

@@ -51,7 +51,7 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
         }
     }
     for (source, target) in plan.source.columns.iter().zip(&plan.columns) {
-        if let LogicalType::Enum(labels) = &source.logical {
+        if let (LogicalType::Enum(labels), true) = (&source.logical, plan.label_checks) {
             let column = quote(&target.target);
             let mut admitted: Vec<String> = labels.iter().map(|label| literal(label)).collect();
             // The value of an invalid insert in MySQL's lax mode.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_core::catalog::{Catalog, Column, DefaultValue, Index, LogicalType, Table, TableName};
+use millrace_core::config::StructureOptions;
 use millrace_core::connector::ColumnFact;
 use millrace_core::plan::{ColumnPlan, Plan, TablePlan, Verdict};
 
@@ -12,7 +13,7 @@ use super::names::NameSpace;
 use super::types;
 
 /// Plans the copy of a catalog into a schema.
-pub(super) fn plan(catalog: &Catalog, facts: &[(TableName, ColumnFact)], schema: &str) -> Plan {
+pub(super) fn plan(catalog: &Catalog, facts: &[(TableName, ColumnFact)], schema: &str, structure: StructureOptions) -> Plan {
     let mut names = NameSpace::default();
     let targets: BTreeMap<TableName, TableName> = catalog
         .tables
@@ -24,7 +25,7 @@ pub(super) fn plan(catalog: &Catalog, facts: &[(TableName, ColumnFact)], schema:
         .collect();
     let mut plan = Plan::default();
     for table in &catalog.tables {
-        plan.tables.push(plan_table(table, facts, &targets, &mut names));
+        plan.tables.push(plan_table(&wanted(table, structure), structure, facts, &targets, &mut names));
     }
     for other in &catalog.others {
         plan.notes.push(format!("the {} `{}` is not moved", other.kind, other.name));
@@ -32,14 +33,37 @@ pub(super) fn plan(catalog: &Catalog, facts: &[(TableName, ColumnFact)], schema:
     plan
 }
 
+/// The table without the structure that is not wanted. What is not wanted cannot refuse the plan.
+fn wanted(table: &Table, structure: StructureOptions) -> Table {
+    let mut table = table.clone();
+    if !structure.indexes {
+        table.indexes.clear();
+    }
+    if !structure.foreign_keys {
+        table.foreign_keys.clear();
+    }
+    if !structure.check_constraints {
+        table.checks.clear();
+    }
+    table
+}
+
 fn plan_table(
     table: &Table,
+    structure: StructureOptions,
     facts: &[(TableName, ColumnFact)],
     targets: &BTreeMap<TableName, TableName>,
     names: &mut NameSpace,
 ) -> TablePlan {
     let target = targets[&table.name].clone();
-    let mut planned = TablePlan { source: table.clone(), target, columns: Vec::new(), refusals: Vec::new(), notes: Vec::new() };
+    let mut planned = TablePlan {
+        source: table.clone(),
+        target,
+        columns: Vec::new(),
+        label_checks: structure.check_constraints,
+        refusals: Vec::new(),
+        notes: Vec::new(),
+    };
     if let Some(reason) = &table.refused {
         planned.refusals.push(reason.clone());
     }

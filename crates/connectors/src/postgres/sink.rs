@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::{Catalog, TableName};
+use millrace_core::config::StructureOptions;
 use millrace_core::connection::DatabaseSpec;
 use millrace_core::connector::{ColumnFact, Scope, Sink, SplitWriter};
 use millrace_core::ledger::{Epoch, Ledger, LedgerKey};
@@ -141,8 +142,8 @@ impl PgSink {
 }
 
 impl Sink for PgSink {
-    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)]) -> Plan {
-        plan::plan(catalog, facts, &self.schema)
+    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Plan {
+        plan::plan(catalog, facts, &self.schema, structure)
     }
 
     fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>> {
