@@ -235,6 +235,84 @@ async fn what_is_not_built_is_refused_at_start_by_its_field() {
 }
 
 #[tokio::test]
+async fn selections_choose_columns_and_rows_by_every_operator() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let statements: Vec<String> = [
+        "CREATE TABLE t (id BIGINT UNSIGNED PRIMARY KEY, name VARCHAR(30), price DECIMAL(30,10), day DATE, secret INT, KEY by_secret (secret), KEY by_name (name))",
+        "INSERT INTO t VALUES (1, '50% off', 1.5, '2020-01-01', 1), (2, '50 off', 2.5, '2020-06-01', 2), (3, NULL, NULL, NULL, 3),
+         (18446744073709551615, 'under_score', 9007199254740993.0000000001, '2021-01-01', 4), (9007199254740993, 'ünder', 9007199254740993.0000000002, '2022-01-01', 5)",
+        "CREATE TABLE many (id INT PRIMARY KEY, v INT)",
+        "INSERT INTO many SELECT seq, seq % 100 FROM seq_1_to_60000",
+        "ANALYZE TABLE many",
+    ]
+    .map(str::to_owned)
+    .into();
+    let source = source("chosen", &statements).await;
+    let (config, target) = server.config(&source).await;
+    let stored = server.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
+    let schema = std::sync::atomic::AtomicU32::new(0);
+    let copy = async |table: &str, selection: Value| {
+        let schema = format!("s{}", schema.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let mut body = stored.clone();
+        body["source"]["connections"][0]["tables"] = json!([{"name": table, "selection": selection, "selected": true}]);
+        body["target"]["spec"]["db"]["schema"] = json!(schema);
+        server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
+        let stats = server.run(&config).await;
+        assert_eq!(stats["status"], "FINISHED", "{stats}");
+        (schema, PgDatabase::open(&servers.postgres, &target).await.unwrap(), stats)
+    };
+    let table = [
+        ("id", "=", "9007199254740993", "9007199254740993"),
+        ("id", "!=", "1", "2,3,9007199254740993,18446744073709551615"),
+        ("id", ">=", "18446744073709551615", "18446744073709551615"),
+        ("id", "<", "3", "1,2"),
+        ("id", "IN", "1, 3", "1,3"),
+        ("id", "NOT IN", "1,2,3", "9007199254740993,18446744073709551615"),
+        ("price", "=", "9007199254740993.0000000002", "9007199254740993"),
+        ("price", ">", "2", "2,9007199254740993,18446744073709551615"),
+        ("day", "BETWEEN", "2020-01-02, 2021-01-01", "2,18446744073709551615"),
+        ("name", "IS NULL", "", "3"),
+        ("name", "is not null", "", "1,2,9007199254740993,18446744073709551615"),
+        ("name", "LIKE", "50%off", "1,2"),
+        ("name", "NOT LIKE", "50%", "9007199254740993,18446744073709551615"),
+        ("name", "CONTAINS", "0%", "1"),
+        ("name", "CONTAINS", "r_s", "18446744073709551615"),
+        ("name", "NOT_CONTAINS", "off", "9007199254740993,18446744073709551615"),
+        ("name", "STARTS_WITH", "50 ", "2"),
+        ("name", "ENDS_WITH", "ER", "9007199254740993"),
+        ("name", "=", "x' OR '1'='1", ""),
+    ];
+    for (column, operator, value, ids) in table {
+        let filter = json!({"id": "f1", "column": column, "operator": operator, "value": value});
+        let (schema, pg, _) = copy("t", json!({"selectedColumns": ["id"], "filters": [filter], "sorts": [], "limit": null})).await;
+        let found = pg.texts(&format!("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM {schema}.t")).await.unwrap();
+        assert_eq!(found, [ids], "{column} {operator} {value}");
+    }
+    let (schema, pg, stats) =
+        copy("t", json!({"selectedColumns": ["name", "day"], "sorts": [{"column": "id", "direction": "DESC"}], "limit": 2})).await;
+    assert_eq!(pg.texts(&format!("SELECT name FROM {schema}.t")).await.unwrap(), ["under_score", "ünder"]);
+    assert!(stats["notices"].to_string().contains("primary key") && stats["notices"].to_string().contains("by_secret"), "{stats}");
+    // A filter holds in every split.
+    let (schema, pg, _) = copy("many", json!({"filters": [{"column": "v", "operator": "<", "value": "10"}]})).await;
+    assert_eq!(pg.texts(&format!("SELECT count(*)::text FROM {schema}.many")).await.unwrap(), ["6000"]);
+    for (selection, field) in [
+        (json!({"selectedColumns": ["id", "nope"]}), "selection.selectedColumns[1]"),
+        (json!({"filters": [{"column": "nope", "operator": "=", "value": "1"}]}), "selection.filters[0].column"),
+        (json!({"filters": [{"column": "id", "operator": "~", "value": "1"}]}), "selection.filters[0].operator"),
+        (json!({"filters": [{"column": "id", "operator": "BETWEEN", "value": "1"}]}), "selection.filters[0].value"),
+        (json!({"filters": [{"column": "id", "operator": "IN", "value": "1,x"}]}), "selection.filters[0].value"),
+        (json!({"sorts": [{"column": "id", "direction": "up"}]}), "selection.sorts[0].direction"),
+    ] {
+        let mut body = stored.clone();
+        body["source"]["connections"][0]["tables"] = json!([{"name": "t", "selection": selection}]);
+        server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
+        let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+        assert_eq!(answer.body["details"]["field"], format!("source.connections[0].tables[0].{field}"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn unwanted_structure_is_left_out_and_refuses_nothing() {
     let servers = shared().await;
     let server = Server::start().await;

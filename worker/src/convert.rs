@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_core::bus::{Body, Bus, Event, Level, Side};
-use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, StructureOptions, TargetSpec, check_supported};
+use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, StructureOptions, TableSelection, TargetSpec, check_supported};
 use millrace_core::connection::Connection;
 use millrace_core::connector::{Scope, Sink, SourcePlanner};
 use millrace_core::id::{ConfigId, StreamId};
@@ -48,7 +48,7 @@ pub struct Outcome {
 pub async fn preflight(task: &ConvertTask) -> Result<Plan> {
     check_supported(&task.spec).map_err(first)?;
     let mut source = task.open_source().await?;
-    let catalog = source.catalog(&task.wanted_tables()?).await?;
+    let catalog = source.catalog(task.wanted_tables()?).await?;
     if catalog.tables.is_empty() {
         return Err(Error::new(Kind::ObjectMissing, "the source database has no tables").field("source.connections[0].database"));
     }
@@ -107,10 +107,9 @@ impl ConvertTask {
         self.spec.parallelism.map_or(machine, |lanes| usize::from(lanes).clamp(1, 64))
     }
 
-    /// The tables that the config names; none means all.
-    pub(crate) fn wanted_tables(&self) -> Result<Vec<String>> {
-        let tables = self.source_part()?.tables.as_deref().unwrap_or_default();
-        Ok(tables.iter().map(|table| table.name.clone()).collect())
+    /// What the config selects; nothing means all.
+    pub(crate) fn wanted_tables(&self) -> Result<&[TableSelection]> {
+        Ok(self.source_part()?.tables.as_deref().unwrap_or_default())
     }
 
     pub(crate) async fn open_source(&self) -> Result<Box<dyn SourcePlanner>> {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::RowSelection;
+
 /// A table by its place and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
@@ -62,6 +64,10 @@ pub struct Table {
     pub refused: Option<String>,
     /// What the user should know about it: an engine without snapshots.
     pub notes: Vec<String>,
+    /// Which rows are wanted; the columns are already reduced to the wanted ones.
+    pub selection: RowSelection,
+    /// All columns of the source, for filters over columns that are not wanted themselves.
+    pub all_columns: Vec<Column>,
 }
 
 impl Table {

@@ -416,22 +416,6 @@ pub fn check_supported(spec: &StreamSpec) -> Result<(), Vec<Error>> {
         if source.scope_path.is_some() {
             refuse(at("scopePath"), "file sources are not supported yet");
         }
-        for (t, table) in source.tables.iter().flatten().enumerate() {
-            let Some(selection) = &table.selection else { continue };
-            let at = |field: &str| format!("source.connections[{index}].tables[{t}].selection.{field}");
-            if !selection.selected_columns.is_empty() {
-                refuse(at("selectedColumns"), "choosing columns is not supported yet");
-            }
-            if !selection.filters.is_empty() {
-                refuse(at("filters"), "filters are not supported yet");
-            }
-            if !selection.sorts.is_empty() {
-                refuse(at("sorts"), "sorting is not supported yet");
-            }
-            if selection.limit.is_some() {
-                refuse(at("limit"), "row limits are not supported yet");
-            }
-        }
     }
     if let Some(options) = &spec.source.options {
         let at = |field: &str| format!("source.options.{field}");

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::catalog::{Column, Table, TableName};
-use crate::config::StructureOptions;
+use crate::config::{StructureOptions, TableSelection};
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
 use crate::ledger::{Epoch, Ledger, LedgerKey};
@@ -94,10 +94,10 @@ pub struct Cut {
 
 /// Plans the reading of one source.
 pub trait SourcePlanner: Send {
-    /// What the scope contains; named tables only if any are named.
+    /// What the scope contains; only the selected tables, rows and columns if any are selected.
     ///
-    /// Errors: [`crate::Kind::ObjectMissing`] naming the first table, with its index as the detail `index`, that does not exist.
-    fn catalog<'a>(&'a mut self, tables: &'a [String]) -> BoxFuture<'a, Result<Catalog>>;
+    /// Errors: [`crate::Kind::ObjectMissing`] naming the first table, with its index as the detail `index`, or column that does not exist.
+    fn catalog<'a>(&'a mut self, tables: &'a [TableSelection]) -> BoxFuture<'a, Result<Catalog>>;
 
     /// Opens one consistent moment seen by up to `lanes` readers; fewer if the source cannot give more.
     fn open_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Cut>>;

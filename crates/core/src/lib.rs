@@ -24,6 +24,7 @@ pub mod orchestrator;
 pub mod plan;
 pub mod position;
 pub mod secret;
+pub mod selection;
 pub mod split;
 pub mod stats;
 pub mod store;

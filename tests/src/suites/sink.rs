@@ -37,6 +37,8 @@ fn catalog() -> Catalog {
         estimated_bytes: None,
         refused: None,
         notes: Vec::new(),
+        selection: Default::default(),
+        all_columns: Vec::new(),
     };
     Catalog { tables: vec![table], others: Vec::new() }
 }

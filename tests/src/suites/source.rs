@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use millrace_core::Kind;
 use millrace_core::catalog::Column;
+use millrace_core::config::TableSelection;
 use millrace_core::connection::Connection;
 use millrace_core::connector::{Connector, Scope, SourceReader};
 use millrace_core::split::check_cover;
@@ -52,7 +53,7 @@ pub async fn conformance<F: Future<Output = ()>>(
 ) {
     let scope = Scope { database: Some(database.to_owned()), schema: None };
     let mut planner = connector.source(connection, &scope).await.expect("a source");
-    let missing = planner.catalog(&["numbered".into(), "nowhere".into()]).await.expect_err("a missing table");
+    let missing = planner.catalog(&[selected("numbered"), selected("nowhere")]).await.expect_err("a missing table");
     assert_eq!((missing.kind(), missing.detail("index")), (Kind::ObjectMissing, Some("1")));
     let catalog = planner.catalog(&[]).await.expect("a catalog");
     let find = |name: &str| catalog.tables.iter().find(|table| table.name.name == name).expect("the table").clone();
@@ -91,6 +92,10 @@ pub async fn conformance<F: Future<Output = ()>>(
     reader.open(&nothing, &none, &empty[0]).await.expect("an empty split");
     let batch = reader.next_batch(&mut refusing).await.expect("no rows");
     assert!(batch.is_last && batch.rows == 0);
+}
+
+fn selected(name: &str) -> TableSelection {
+    TableSelection { name: name.into(), selection: None, selected: None }
 }
 
 async fn read_all(reader: &mut dyn SourceReader, ids: &mut Ids) {

@@ -49,7 +49,7 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
         return Err(Error::internal("a cut without readers"));
     };
 
-    let catalog = source.catalog(&task.wanted_tables()?).await?;
+    let catalog = source.catalog(task.wanted_tables()?).await?;
     let facts = probe(reader.as_mut(), &catalog).await?;
     let mut plan = sink.plan(&catalog, &facts, task.structure()?);
     order_by_size(&mut plan);

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 
 use millrace_core::catalog::{Catalog, Check, Column, ForeignKey, Index, IndexPart, LogicalType, OtherObject, Table, TableName};
+use millrace_core::config::{RowSelection, TableSelection};
+use millrace_core::selection;
 use millrace_core::{Error, Kind, Result};
 
 use super::defaults::{column_default, logical_type};
@@ -17,7 +19,7 @@ use super::wire::{TextRow, Wire};
 const SNAPSHOT_ENGINES: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ROCKSDB"];
 
 /// What the database contains; only the named tables if any are named.
-pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[String]) -> Result<Catalog> {
+pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[TableSelection]) -> Result<Catalog> {
     let schema = literal(database);
     let exists =
         wire.query_text(&format!("SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name = {schema}")).await?;
@@ -26,7 +28,7 @@ pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[String]) -> 
             .field("source.connections[0].database"));
     }
     let (mut tables, mut others) = tables(wire, database).await?;
-    keep_wanted(&mut tables, &others, database, wanted)?;
+    let selections = keep_wanted(&mut tables, &others, database, wanted)?;
     let checks = checks(wire, &schema).await?;
     columns(wire, &schema, &mut tables, &checks).await?;
     indexes(wire, &schema, &mut tables).await?;
@@ -38,6 +40,18 @@ pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[String]) -> 
         };
         let kept: Vec<Check> = checks.into_iter().filter(|check| !is_validity(check)).collect();
         table.checks = kept;
+    }
+    for (name, index) in selections {
+        if let (Some(table), Some(selection)) = (tables.get_mut(&name), &wanted[index].selection) {
+            table.all_columns = table.columns.clone();
+            let at = format!("source.connections[0].tables[{index}].selection");
+            selection::apply(table, selection, &at)?;
+            // Operands are read now, so that a wrong one is named before anything is made.
+            super::selection::conditions(table, &table.all_columns).map_err(|error| {
+                let field = error.field_name().map(|field| format!("{at}.{field}")).unwrap_or_default();
+                error.field(field)
+            })?;
+        }
     }
     other_objects(wire, &schema, &mut others).await;
     Ok(Catalog { tables: tables.into_values().collect(), others })
@@ -85,18 +99,21 @@ async fn tables(wire: &mut Wire, database: &str) -> Result<(Tables, Vec<OtherObj
             estimated_bytes: number("DATA_LENGTH"),
             refused,
             notes,
+            selection: RowSelection::default(),
+            all_columns: Vec::new(),
         };
         tables.insert(name, table);
     }
     Ok((tables, others))
 }
 
-fn keep_wanted(tables: &mut Tables, others: &[OtherObject], database: &str, wanted: &[String]) -> Result<()> {
+fn keep_wanted(tables: &mut Tables, others: &[OtherObject], database: &str, wanted: &[TableSelection]) -> Result<Vec<(String, usize)>> {
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut names = Vec::with_capacity(wanted.len());
-    for (index, name) in wanted.iter().enumerate() {
+    for (index, selected) in wanted.iter().enumerate() {
+        let name = &selected.name;
         // A name with a dot is `database.table` only if it is not itself the name of a table.
         let bare = name.strip_prefix(database).and_then(|rest| rest.strip_prefix('.')).filter(|_| !tables.contains_key(name));
         let bare = bare.unwrap_or(name);
@@ -111,10 +128,10 @@ fn keep_wanted(tables: &mut Tables, others: &[OtherObject], database: &str, want
                 .with("table", name.clone())
                 .with("index", index.to_string()));
         }
-        names.push(bare.to_owned());
+        names.push((bare.to_owned(), index));
     }
-    tables.retain(|name, _| names.contains(name));
-    Ok(())
+    tables.retain(|name, _| names.iter().any(|(wanted, _)| wanted == name));
+    Ok(names)
 }
 
 async fn columns(wire: &mut Wire, schema: &str, tables: &mut Tables, checks: &BTreeMap<String, Vec<Check>>) -> Result<()> {

@@ -11,6 +11,7 @@ mod defaults;
 mod error;
 mod planner;
 mod reader;
+mod selection;
 mod session;
 mod splits;
 mod values;

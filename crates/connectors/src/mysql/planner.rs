@@ -4,6 +4,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::Result;
 use millrace_core::catalog::Catalog;
+use millrace_core::config::TableSelection;
 use millrace_core::connection::DatabaseSpec;
 use millrace_core::connector::{Cut, SourcePlanner};
 
@@ -25,7 +26,7 @@ impl MySqlPlanner {
 }
 
 impl SourcePlanner for MySqlPlanner {
-    fn catalog<'a>(&'a mut self, tables: &'a [String]) -> BoxFuture<'a, Result<Catalog>> {
+    fn catalog<'a>(&'a mut self, tables: &'a [TableSelection]) -> BoxFuture<'a, Result<Catalog>> {
         catalog::load(&mut self.control, &self.database, tables).boxed()
     }
 

@@ -10,7 +10,7 @@ use millrace_core::{Error, Kind, Result};
 
 use super::values::{KeyText, RowDecoder, RowError};
 use super::wire::{Param, Row, Wire};
-use super::{quote, splits};
+use super::{quote, selection, splits};
 
 /// A connection inside its consistent snapshot.
 pub(super) struct MySqlReader {
@@ -44,23 +44,23 @@ impl MySqlReader {
             list.push("1".to_owned());
         }
         let mut sql = format!("SELECT {} FROM {}", list.join(", "), self.table_name(table));
-        let mut params = Vec::new();
+        let (mut conditions, mut params) = selection::conditions(table, &table.all_columns)?;
         if let SplitRange::Key { columns, lower, upper } = &split.range {
             let [column] = columns.as_slice() else {
                 return Err(Error::internal("a split over several key columns"));
             };
-            let mut conditions = Vec::new();
             for (bound, operator) in [(lower, ">="), (upper, "<")] {
                 if let Some([bound]) = bound.as_deref() {
                     conditions.push(format!("{} {operator} ?", quote(column)));
                     params.push(param(bound));
                 }
             }
-            if !conditions.is_empty() {
-                sql.push_str(" WHERE ");
-                sql.push_str(&conditions.join(" AND "));
-            }
         }
+        if !conditions.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&conditions.join(" AND "));
+        }
+        sql.push_str(&selection::order_and_limit(table));
         let announced = self.wire.open_rows(&sql, &params).await.map_err(lost_cut)?;
         let decoder = RowDecoder::new(columns, &announced)?;
         self.open = Some(Open {
