@@ -5,5 +5,6 @@ mod conformance;
 mod convert;
 mod kit;
 mod rest;
+mod runs;
 
 mod support;

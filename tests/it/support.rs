@@ -5,7 +5,8 @@ use std::time::Duration;
 use millrace_tests::api::Api;
 use millrace_tests::database::MySqlDatabase;
 use millrace_tests::process::{Process, run};
-use millrace_tests::servers::shared;
+use millrace_tests::proxy::FaultProxy;
+use millrace_tests::servers::{Server as Database, shared};
 use serde_json::Value;
 
 /// How long a small run may take on a busy machine.
@@ -46,6 +47,18 @@ impl Server {
         let from = self.api.connect("from", "mysql", &servers.mysql, &source.name).await.unwrap();
         let to = self.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
         (self.api.convert(&from, &source.name, &to, &target).await.unwrap(), target)
+    }
+
+    /// As [`Server::config`], with a proxy in front of the source.
+    pub(crate) async fn config_behind_proxy(&self, source: &MySqlDatabase) -> (FaultProxy, String, String) {
+        let servers = shared().await;
+        let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+        let slow = Database::through(&servers.mysql, proxy.port);
+        let target = millrace_tests::database::unique("target");
+        let from = self.api.connect("from", "mysql", &slow, &source.name).await.unwrap();
+        let to = self.api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+        let config = self.api.convert(&from, &source.name, &to, &target).await.unwrap();
+        (proxy, config, target)
     }
 
     /// Starts a config and waits for its end.
