@@ -90,6 +90,51 @@ async fn selections_choose_columns_and_rows_by_every_operator() {
 }
 
 #[tokio::test]
+async fn a_plan_shows_every_verdict_and_makes_nothing() {
+    let servers = shared().await;
+    let server = Server::start().await;
+    let statements: Vec<String> = [
+        "CREATE TABLE t (id INT UNSIGNED PRIMARY KEY, d DATE, n DATETIME NOT NULL, p POINT, clock TIME, span TIME, v VARCHAR(5), CONSTRAINT c CHECK (id / 2 > 0))",
+        "INSERT INTO t (id, n, clock, span) VALUES (1, '2020-01-01', '01:00:00', '-01:00:00')",
+        "CREATE VIEW w AS SELECT 1",
+    ]
+    .map(str::to_owned)
+    .into();
+    let source = source("planned", &statements).await;
+    let (config, target) = server.config(&source).await;
+    let plan = server.api.post(&format!("/stream-configs/{config}/plan"), Value::Null).await.unwrap();
+    assert_eq!(plan.status, 200, "{plan:?}");
+    let columns: Vec<(&str, &str, &str)> = plan.body["tables"][0]["columns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| (column["name"].as_str().unwrap(), column["to"].as_str().unwrap(), column["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            ("id", "bigint", "widened"),
+            ("d", "date", "policy(null)"),
+            ("n", "timestamp(0) without time zone", "policy(error)"),
+            ("p", "", "refused"),
+            ("clock", "time(0) without time zone", "exact"),
+            ("span", "interval(0)", "exact"),
+            ("v", "character varying(5)", "exact"),
+        ]
+    );
+    assert!(plan.body["tables"][0]["refusals"][0].as_str().unwrap().contains("check `c`"), "{plan:?}");
+    assert!(plan.body["notes"][0].as_str().unwrap().contains("view `w`"), "{plan:?}");
+    let made = millrace_tests::database::pg_client(&servers.postgres, &target).await;
+    assert!(made.is_err(), "a plan makes no database");
+    let url =
+        |scheme: &str, server: &Database, database: &str| format!("{scheme}://{}@{}:{}/{database}", server.user, server.host, server.port);
+    let (from, to) = (url("mysql", &servers.mysql, &source.name), url("postgres", &servers.postgres, &target));
+    let env = [("MILLRACE_SOURCE_PASSWORD", servers.mysql.password.as_str())];
+    let (code, out, err) = millrace_tests::process::run(&["plan", &from, &to], &env).await.unwrap();
+    assert!(code == 1 && out.contains("policy(null)") && err.contains("the plan refuses"), "{code} {out} {err}");
+}
+
+#[tokio::test]
 async fn unwanted_structure_is_left_out_and_refuses_nothing() {
     let servers = shared().await;
     let server = Server::start().await;

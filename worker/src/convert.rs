@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use millrace_core::bus::{Body, Bus, Event, Level, Side};
-use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, StructureOptions, TableSelection, TargetSpec, check_supported};
+use millrace_core::catalog::{Catalog, TableName};
+use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, TableSelection, TargetSpec, check_supported};
 use millrace_core::connection::Connection;
-use millrace_core::connector::{Scope, Sink, SourcePlanner};
+use millrace_core::connector::{ColumnFact, Scope, Sink, SourcePlanner};
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::ledger::LedgerKey;
 use millrace_core::plan::Plan;
@@ -40,6 +41,20 @@ pub struct Outcome {
     pub error: Option<Error>,
 }
 
+/// What a run would do with every column, refusals included. Reads the source at one moment, asks nothing of the target and writes nothing.
+///
+/// # Errors
+/// The kind says what is wrong; `field` names the part of the config concerned.
+pub async fn plan(task: &ConvertTask) -> Result<Plan> {
+    check_supported(&task.spec).map_err(first)?;
+    let mut source = task.open_source().await?;
+    let mut cut = source.open_cut(1).await?;
+    let catalog = source.catalog(task.wanted_tables()?).await?;
+    let Some(reader) = cut.readers.first_mut() else { return Err(Error::internal("a cut without readers")) };
+    let facts = pipeline::probe(reader.as_mut(), &catalog).await?;
+    task.plan(&catalog, &facts)
+}
+
 /// Checks everything that can be checked before the first byte: support, both logins, the selection, the plan, the target's tables. It writes
 /// nothing but a missing target database.
 ///
@@ -52,9 +67,9 @@ pub async fn preflight(task: &ConvertTask) -> Result<Plan> {
     if catalog.tables.is_empty() {
         return Err(Error::new(Kind::ObjectMissing, "the source database has no tables").field("source.connections[0].database"));
     }
-    let sink = task.open_sink().await?;
-    let plan = sink.plan(&catalog, &[], task.structure()?);
+    let plan = task.plan(&catalog, &[])?;
     plan.check()?;
+    let sink = task.open_sink().await?;
     let leftover = sink.ledger().unfinished_tables(&task.config).await?;
     sink.check_target(&plan, &leftover).await.map_err(|error| error.field("target.spec.db"))?;
     Ok(plan)
@@ -120,16 +135,20 @@ impl ConvertTask {
     }
 
     pub(crate) async fn open_sink(&self) -> Result<Arc<dyn Sink>> {
-        let db = self.target_part()?;
-        let scope = Scope { database: Some(db.database.clone()), schema: db.schema.clone() };
         let connector = millrace_connectors::connector(self.target.engine)?;
-        let sink = connector.sink(&self.target, &scope).await.map_err(|error| at_field(error, "target"))?;
+        let sink = connector.sink(&self.target, &self.target_scope()?).await.map_err(|error| at_field(error, "target"))?;
         Ok(Arc::from(sink))
     }
 
-    /// Which structure is wanted.
-    pub(crate) fn structure(&self) -> Result<StructureOptions> {
-        Ok(self.target_part()?.structure_options.unwrap_or_default())
+    /// The target's plan for a catalog.
+    pub(crate) fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)]) -> Result<Plan> {
+        let structure = self.target_part()?.structure_options.unwrap_or_default();
+        millrace_connectors::connector(self.target.engine)?.plan(&self.target_scope()?, catalog, facts, structure)
+    }
+
+    fn target_scope(&self) -> Result<Scope> {
+        let db = self.target_part()?;
+        Ok(Scope { database: Some(db.database.clone()), schema: db.schema.clone() })
     }
 
     /// Whether only the structure is wanted.

@@ -16,7 +16,7 @@ use crate::extract::{JsonBody, NoBody, Params, PathId};
 use crate::guard::confirmed;
 use crate::route::{Operation, Routes};
 use crate::state::AppState;
-use crate::wire::configs::{ConfigList, Deleted, parse};
+use crate::wire::configs::{ConfigList, Deleted, PlanResponse, parse};
 
 const TAG: &str = "stream configs";
 const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge];
@@ -71,6 +71,24 @@ pub(super) fn routes() -> Routes {
             delete(delete_one),
         )
         .add(
+            op(
+                "post",
+                "/stream-configs/{id}/plan",
+                "planStreamConfig",
+                "What a start would do with every column; starts and writes nothing",
+            )
+            .answers::<PlanResponse>(200)
+            .fails(&[
+                Code::NotFound,
+                Code::NotSupported,
+                Code::LoginRefused,
+                Code::ObjectMissing,
+                Code::PermissionDenied,
+                Code::Unreachable,
+            ]),
+            post(plan),
+        )
+        .add(
             op("put", "/stream-configs/{id}/clone", "cloneStreamConfig", "Copy a stream config")
                 .answers::<StreamConfig>(200)
                 .fails(&[Code::NotFound]),
@@ -118,6 +136,11 @@ async fn update(State(state): State<AppState>, PathId(id): PathId<ConfigId>, Jso
     let config = StreamConfig { spec, ..stored };
     state.store.update_config(&config).await?;
     Ok(Json(config))
+}
+
+async fn plan(State(state): State<AppState>, PathId(id): PathId<ConfigId>, _: NoBody) -> ApiResult<Json<PlanResponse>> {
+    let config = state.store.config(&id).await?;
+    Ok(Json((&state.orchestrator.plan(&config).await?).into()))
 }
 
 async fn delete_one(State(state): State<AppState>, PathId(id): PathId<ConfigId>) -> ApiResult<Json<Deleted>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use millrace_core::config::{Mode, SourceConnection, StreamConfig, StreamSpec, TargetSpec, WriteMode};
+use millrace_core::plan::{ColumnPlan, Plan, TablePlan};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,6 +32,60 @@ pub(crate) struct ConfigList {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Deleted {
     pub(crate) deleted: usize,
+}
+
+/// What a start would do.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PlanResponse {
+    tables: Vec<PlannedTable>,
+    /// What the user should know and belongs to no table.
+    notes: Vec<String>,
+}
+
+/// What a start would do with one table.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PlannedTable {
+    /// Name at the source.
+    name: String,
+    /// Name at the target, with its schema.
+    target: String,
+    columns: Vec<PlannedColumn>,
+    /// What cannot be carried over; any entry keeps the config from starting.
+    refusals: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// What a start would do with one column.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PlannedColumn {
+    name: String,
+    /// Type as the source spells it.
+    from: String,
+    /// Type as the target spells it.
+    to: String,
+    /// `exact`, `widened`, `policy(null)`, `policy(error)` or `refused`.
+    verdict: String,
+    reason: String,
+}
+
+impl From<&Plan> for PlanResponse {
+    fn from(plan: &Plan) -> Self {
+        let column = |column: &ColumnPlan| PlannedColumn {
+            name: column.source.clone(),
+            from: column.from.clone(),
+            to: column.to.clone(),
+            verdict: column.verdict.to_string(),
+            reason: column.reason.clone(),
+        };
+        let table = |table: &TablePlan| PlannedTable {
+            name: table.source.name.name.clone(),
+            target: table.target.to_string(),
+            columns: table.columns.iter().map(column).collect(),
+            refusals: table.refusals.clone(),
+            notes: table.source.notes.iter().chain(&table.notes).cloned().collect(),
+        };
+        Self { tables: plan.tables.iter().map(table).collect(), notes: plan.notes.clone() }
+    }
 }
 
 /// Reads a config's definition. `stored` is what an update replaces.

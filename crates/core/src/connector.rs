@@ -3,7 +3,8 @@
 //! ```text
 //!  Connector ─ session ─▶ Session (ping, databases)            what people browse
 //!            ─ source ──▶ SourcePlanner ─ open_cut ─▶ Cut + SourceReader × lanes
-//!            ─ sink ────▶ Sink ─ plan, ledger, structure, writer ─▶ SplitWriter × lanes
+//!            ─ plan ────▶ Plan (pure)                               every column's verdict
+//!            ─ sink ────▶ Sink ─ ledger, structure, writer ─▶ SplitWriter × lanes
 //! ```
 //!
 //! All methods that return futures are called per session, table, split or batch of some thousand rows, never per row or value, so boxed
@@ -37,7 +38,10 @@ pub trait Connector: Send + Sync {
     /// Opens a source.
     fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>>;
 
-    /// Opens a target.
+    /// Decides, as a target, every column, name and constraint of the structure that is wanted. Pure: asks no server.
+    fn plan(&self, scope: &Scope, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Result<Plan>;
+
+    /// Opens a target, creating a database that is missing.
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>>;
 }
 
@@ -142,9 +146,6 @@ pub struct Batch {
 
 /// Writes into one target.
 pub trait Sink: Send + Sync {
-    /// Decides every column, name and constraint of the structure that is wanted. Pure: asks no server.
-    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Plan;
-
     /// Fails with [`crate::Kind::TargetConflict`] if a table of the plan exists and is not left over from an unfinished run of this config.
     fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;
 

@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use crate::config::StreamConfig;
 use crate::error::Result;
 use crate::id::StreamId;
+use crate::plan::Plan;
 use crate::stats::StatsReport;
 use crate::stream::Stream;
 
@@ -19,6 +20,8 @@ use crate::stream::Stream;
 /// - `stats` answers live counters of a running stream and the last stored ones of any other.
 /// - After a restart of the process, unfinished streams are [`crate::stream::StreamState::Paused`] with [`crate::stream::Reason::Interrupted`].
 pub trait Orchestrator: Send + Sync {
+    /// What a start would do with every column, refusals included; starts and writes nothing.
+    fn plan<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Plan>>;
     /// Starts a config; answers the new stream.
     fn start<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Stream>>;
     /// Suspends a run.

@@ -20,6 +20,18 @@ pub enum Verdict {
     Refused,
 }
 
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Widened => "widened",
+            Self::Policy(OnLoss::Null) => "policy(null)",
+            Self::Policy(OnLoss::Error) => "policy(error)",
+            Self::Refused => "refused",
+        })
+    }
+}
+
 /// One column's way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColumnPlan {

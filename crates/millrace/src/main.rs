@@ -26,6 +26,8 @@ enum Command {
     Keys(serve::KeysCommand),
     /// Copy a database with its structure, once
     Copy(copy::CopyArgs),
+    /// Show what a copy would do with every column, and do nothing
+    Plan(copy::CopyArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Print the table of error codes
@@ -53,6 +55,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::serve(args).await,
         Command::Keys(command) => serve::keys(command).await,
         Command::Copy(args) => copy::copy(args).await,
+        Command::Plan(args) => copy::plan(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
         Command::Errors => print(&millrace_apiserver::errors_markdown()),
         Command::QueryOne => Ok(ExitCode::FAILURE),

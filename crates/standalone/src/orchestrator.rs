@@ -15,12 +15,13 @@ use millrace_core::bus::{Body, Bus, Event, Level, Side};
 use millrace_core::config::{StreamConfig, StreamSpec, check_supported};
 use millrace_core::id::{ConfigId, RunId, StreamId};
 use millrace_core::orchestrator::Orchestrator;
+use millrace_core::plan::Plan;
 use millrace_core::stats::StatsReport;
 use millrace_core::store::ConfigStore;
 use millrace_core::stream::{Reason, Stream, StreamState};
 use millrace_core::{Error, Kind, Result};
 use millrace_worker::control::{Control, Desired};
-use millrace_worker::convert::{ConvertTask, Outcome, preflight, run};
+use millrace_worker::convert::{ConvertTask, Outcome, plan, preflight, run};
 use millrace_worker::progress::Progress;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -254,6 +255,14 @@ impl Inner {
 }
 
 impl Orchestrator for LocalOrchestrator {
+    fn plan<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Plan>> {
+        async move {
+            let task = self.0.task(&StreamId::mint(), &config.id, &config.spec).await?;
+            plan(&task).await
+        }
+        .boxed()
+    }
+
     fn start<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Stream>> {
         self.start_config(config).boxed()
     }

@@ -35,9 +35,12 @@ impl Step {
     pub(crate) fn program(program: &Path) -> Self {
         let mut command = Command::new(program);
         command.current_dir(repository());
-        // Set by cargo for us, but wrong for the cargo that we start.
-        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_MANIFEST_PATH"] {
-            command.env_remove(name);
+        // Set by the cargo that runs us; build scripts watch some of them, and would build their crates again for another value.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(name.as_ref());
+            }
         }
         Self { command, shown: program.file_name().unwrap_or_default().to_string_lossy().into_owned() }
     }

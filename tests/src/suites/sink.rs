@@ -75,7 +75,7 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
     let ledger = sink.ledger();
     let key = LedgerKey { config: ConfigId::mint(), stream: StreamId::mint() };
     assert!(ledger.unfinished_tables(&key.config).await.expect("no ledger yet").is_empty());
-    let plan: Plan = sink.plan(&catalog(), &[], millrace_core::config::StructureOptions::default());
+    let plan: Plan = connector.plan(scope, &catalog(), &[], millrace_core::config::StructureOptions::default()).expect("a plan");
     plan.check().expect("nothing is refused");
     let table = &plan.tables[0];
     sink.check_target(&plan, &[]).await.expect("an empty target");

@@ -13,6 +13,7 @@ use millrace_core::{Error, Kind, Result};
 use crate::control::Control;
 use crate::convert::ConvertTask;
 use crate::progress::Progress;
+pub(crate) use prepare::probe;
 use report::Reporter;
 
 /// Runs a convert to its end. Tables that failed do not stop others; they are named in the error at the end.

@@ -51,7 +51,7 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
 
     let catalog = source.catalog(task.wanted_tables()?).await?;
     let facts = probe(reader.as_mut(), &catalog).await?;
-    let mut plan = sink.plan(&catalog, &facts, task.structure()?);
+    let mut plan = task.plan(&catalog, &facts)?;
     order_by_size(&mut plan);
     plan.check()?;
     report_plan(&plan, progress, reporter);
@@ -76,7 +76,8 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
     Ok(Prepared { key, epoch, sink, plan: Arc::new(plan), readers: std::sync::Mutex::new(readers), splits })
 }
 
-async fn probe(reader: &mut dyn SourceReader, catalog: &Catalog) -> Result<Vec<(TableName, ColumnFact)>> {
+/// What only the data at the cut can tell.
+pub(crate) async fn probe(reader: &mut dyn SourceReader, catalog: &Catalog) -> Result<Vec<(TableName, ColumnFact)>> {
     let mut facts = Vec::new();
     for table in &catalog.tables {
         if table.columns.iter().any(|column| matches!(column.logical, LogicalType::Time(_))) {

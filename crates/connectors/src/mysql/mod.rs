@@ -19,8 +19,11 @@ mod wire;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use millrace_core::catalog::{Catalog, TableName};
+use millrace_core::config::StructureOptions;
 use millrace_core::connection::{Connection, DatabaseSpec, Engine, SslMode};
-use millrace_core::connector::{Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::connector::{ColumnFact, Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::plan::Plan;
 use millrace_core::{Error, Kind, Result};
 
 use planner::MySqlPlanner;
@@ -60,8 +63,12 @@ impl Connector for MySql {
         .boxed()
     }
 
+    fn plan(&self, _: &Scope, _: &Catalog, _: &[(TableName, ColumnFact)], _: StructureOptions) -> Result<Plan> {
+        Err(no_target())
+    }
+
     fn sink<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
-        async { Err(Error::not_supported("target.id", "MySQL targets are not supported yet")) }.boxed()
+        async { Err(no_target()) }.boxed()
     }
 }
 
@@ -87,6 +94,10 @@ pub async fn kill_queries_from_ports(connection: &Connection, ports: &[u16]) -> 
     }
     wire.quit().await;
     Ok(ended)
+}
+
+fn no_target() -> Error {
+    Error::not_supported("target.id", "MySQL targets are not supported yet")
 }
 
 fn spec(connection: &Connection) -> Result<&DatabaseSpec> {

@@ -19,8 +19,11 @@ mod types;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use millrace_core::catalog::{Catalog, TableName};
+use millrace_core::config::StructureOptions;
 use millrace_core::connection::{Connection, Engine};
-use millrace_core::connector::{Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::connector::{ColumnFact, Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::plan::Plan;
 use millrace_core::{Error, Result};
 
 use session::{MAINTENANCE_DATABASE, PgSession};
@@ -46,6 +49,10 @@ impl Connector for PostgreSql {
     fn source<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {
         let error = Error::not_supported("source.connections[0].connectionId", "PostgreSQL sources are not supported yet");
         async { Err(error) }.boxed()
+    }
+
+    fn plan(&self, scope: &Scope, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Result<Plan> {
+        Ok(plan::plan(catalog, facts, scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA), structure))
     }
 
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {

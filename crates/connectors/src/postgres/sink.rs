@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::catalog::{Catalog, TableName};
-use millrace_core::config::StructureOptions;
+use millrace_core::catalog::TableName;
 use millrace_core::connection::DatabaseSpec;
-use millrace_core::connector::{ColumnFact, Scope, Sink, SplitWriter};
+use millrace_core::connector::{Scope, Sink, SplitWriter};
 use millrace_core::ledger::{Epoch, Ledger, LedgerKey};
 use millrace_core::plan::{Plan, TablePlan};
 use millrace_core::{Error, Kind, Result};
@@ -19,11 +18,10 @@ use super::ddl;
 use super::error::classify;
 use super::ledger::{PgLedger, check_epoch};
 use super::names::quote;
-use super::plan;
 use super::session::{ControlSession, MAINTENANCE_DATABASE, connect};
 
 /// The schema of tables when a config names none.
-const DEFAULT_SCHEMA: &str = "public";
+pub(super) const DEFAULT_SCHEMA: &str = "public";
 
 /// Memory of one index build. Sorting in memory is what makes indexes after the rows cheap.
 const INDEX_MEMORY: &str = "256MB";
@@ -142,10 +140,6 @@ impl PgSink {
 }
 
 impl Sink for PgSink {
-    fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Plan {
-        plan::plan(catalog, facts, &self.schema, structure)
-    }
-
     fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>> {
         self.check(plan, leftover).boxed()
     }

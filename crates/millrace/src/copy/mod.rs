@@ -3,7 +3,7 @@
 mod progress;
 mod target;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -75,6 +75,45 @@ pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
         StreamState::Stopped => ExitCode::from(130),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Shows what a copy would do with every column, and does nothing. Exit codes: 0 the copy could start, 1 it would be refused, 2 the command is wrong.
+pub(crate) async fn plan(args: CopyArgs) -> anyhow::Result<ExitCode> {
+    let source = Place::parse(&args.source, "source")?.with_password("MILLRACE_SOURCE_PASSWORD", args.source_password_file.as_deref())?;
+    // The target is not asked, so no password of it is needed.
+    let target = Place::parse(&args.target, "target")?;
+    let planned = match millrace_worker::convert::plan(&task(&args, &source, &target)?).await {
+        Ok(planned) => planned,
+        Err(error) => {
+            writeln!(std::io::stderr(), "millrace: {}", error.chain())?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let mut text = String::new();
+    for table in &planned.tables {
+        text.push_str(&format!("{} → {}\n", table.source.name.name, table.target));
+        for column in &table.columns {
+            text.push_str(&format!(
+                "  {:<24} {:<24} → {:<32} {:<14} {}\n",
+                column.source,
+                column.from,
+                column.to,
+                column.verdict.to_string(),
+                column.reason
+            ));
+        }
+        table.refusals.iter().for_each(|refusal| text.push_str(&format!("  REFUSED: {refusal}\n")));
+        table.source.notes.iter().chain(&table.notes).for_each(|note| text.push_str(&format!("  note: {note}\n")));
+    }
+    planned.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+    std::io::stdout().write_all(text.as_bytes())?;
+    match planned.check() {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            writeln!(std::io::stderr(), "millrace: {error}")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 fn task(args: &CopyArgs, source: &Place, target: &Place) -> anyhow::Result<ConvertTask> {
