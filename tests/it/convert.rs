@@ -148,6 +148,29 @@ async fn zero_dates_become_null_and_are_counted_or_fail_their_table_by_name() {
 }
 
 #[tokio::test]
+async fn a_refused_value_early_in_a_large_table_fails_it_alone_and_names_its_place() {
+    let servers = shared().await;
+    let statements: Vec<String> = [
+        "CREATE TABLE a_large (v VARCHAR(200), n INT)",
+        "INSERT INTO a_large VALUES ('a\\0b', 0)",
+        "INSERT INTO a_large SELECT REPEAT('x', 150), seq FROM seq_1_to_150000",
+        "CREATE TABLE fine (id INT PRIMARY KEY, v INT)",
+        "INSERT INTO fine SELECT seq, seq FROM seq_1_to_30000",
+        "ANALYZE TABLE a_large, fine",
+    ]
+    .map(str::to_owned)
+    .into();
+    let source = source("nul", &statements).await;
+    let target = millrace_tests::database::unique("nul");
+    let (code, output) = copy(&source.name, &target, &["--parallelism", "1"]).await;
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("column `v`") && output.contains("a_large") && output.contains("NUL character"), "{output}");
+    let target = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    assert_equal(&source.pool, &source.name, &target.client, "public", "fine").await.unwrap();
+    assert_eq!(target.texts("SELECT count(*)::text FROM a_large").await.unwrap(), ["0"]);
+}
+
+#[tokio::test]
 async fn what_cannot_arrive_is_refused_by_name_before_anything_is_made() {
     let servers = shared().await;
     let statements: Vec<String> =

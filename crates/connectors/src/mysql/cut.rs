@@ -59,7 +59,10 @@ pub(super) async fn open(spec: &DatabaseSpec, database: &str, control: &mut Wire
     Ok(Cut {
         position: place.map(|(file, offset)| Position::Binlog { server, file, offset }),
         method,
-        readers: wires.into_iter().map(|wire| Box::new(MySqlReader::new(wire, database.to_owned())) as Box<dyn SourceReader>).collect(),
+        readers: wires
+            .into_iter()
+            .map(|wire| Box::new(MySqlReader::new(wire, spec.clone(), database.to_owned())) as Box<dyn SourceReader>)
+            .collect(),
     })
 }
 

@@ -3,6 +3,7 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::{Column, LogicalType, Table};
+use millrace_core::connection::DatabaseSpec;
 use millrace_core::connector::{Batch, ColumnFact, SourceReader};
 use millrace_core::split::{KeyBound, Split, SplitRange};
 use millrace_core::value::RowEncoder;
@@ -12,9 +13,13 @@ use super::values::{KeyText, RowDecoder, RowError};
 use super::wire::{Param, Row, Wire};
 use super::{quote, selection, splits};
 
+/// The most that is read and dropped before the server is told to stop, bytes.
+const DRAIN_LIMIT: usize = 4 << 20;
+
 /// A connection inside its consistent snapshot.
 pub(super) struct MySqlReader {
     wire: Wire,
+    spec: DatabaseSpec,
     database: String,
     open: Option<Open>,
 }
@@ -29,8 +34,8 @@ struct Open {
 }
 
 impl MySqlReader {
-    pub(super) fn new(wire: Wire, database: String) -> Self {
-        Self { wire, database, open: None }
+    pub(super) fn new(wire: Wire, spec: DatabaseSpec, database: String) -> Self {
+        Self { wire, spec, database, open: None }
     }
 
     fn table_name(&self, table: &Table) -> String {
@@ -95,20 +100,31 @@ impl MySqlReader {
         Ok(batch)
     }
 
-    /// Reads what is left of the split and drops it, so that the snapshot can be used again.
+    /// Leaves the split, so that the snapshot can be used again: what is left is read and dropped; if that is much, the server is told to stop sending. (Closing
+    /// the connection would be quicker, but the snapshot lives in it.)
     async fn drain(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         if open.is_ended {
             return Ok(());
         }
+        let mut dropped = 0;
+        let mut is_told = false;
         loop {
             match self.wire.buffered_row() {
-                Some(Row::Values(_)) => {}
-                Some(Row::End) => {
+                Some(Row::Values(packet)) => dropped += packet.len(),
+                Some(Row::End) => return self.wire.end_rows().await.map_err(lost_cut),
+                // ER_QUERY_INTERRUPTED: the statement is over, the transaction with its snapshot is not.
+                Some(Row::Refused(error)) if is_told && error.detail("errno") == Some("1317") => {
                     return self.wire.end_rows().await.map_err(lost_cut);
                 }
                 Some(Row::Refused(error)) => return Err(lost_cut(error)),
                 None => self.wire.wait_for_row().await.map_err(lost_cut)?,
+            }
+            if dropped > DRAIN_LIMIT && !is_told {
+                is_told = true;
+                let mut other = Wire::connect(&self.spec, None).await?;
+                other.execute_text(&format!("KILL QUERY {}", self.wire.thread_id())).await?;
+                other.quit().await;
             }
         }
     }

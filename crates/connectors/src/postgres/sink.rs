@@ -11,7 +11,7 @@ use millrace_core::connector::{Scope, Sink, SplitWriter};
 use millrace_core::ledger::{Epoch, Ledger, LedgerKey};
 use millrace_core::plan::{Plan, TablePlan};
 use millrace_core::{Error, Kind, Result};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 use super::copy::PgSplitWriter;
 use super::ddl;
@@ -98,7 +98,7 @@ impl PgSink {
         let client = self.index_session().await?;
         let mut failures = Vec::new();
         for (what, statement) in ddl::finish_table(plan) {
-            if let Err(error) = client.batch_execute(&statement).await {
+            if let Err(error) = client.0.batch_execute(&statement).await {
                 let error = classify(error);
                 if !is_about_the_data(&error) {
                     return Err(at_table(error, plan));
@@ -118,7 +118,7 @@ impl PgSink {
         for table in &plan.tables {
             for key in &table.source.foreign_keys {
                 let Some(referenced) = by_source.get(&key.referenced) else { continue };
-                if let Err(error) = client.batch_execute(&ddl::foreign_key(table, key, referenced)).await {
+                if let Err(error) = client.0.batch_execute(&ddl::foreign_key(table, key, referenced)).await {
                     let error = classify(error);
                     if !is_about_the_data(&error) {
                         return Err(at_table(error, table));
@@ -131,11 +131,11 @@ impl PgSink {
         Ok(failures)
     }
 
-    /// A session that builds indexes.
-    async fn index_session(&self) -> Result<Client> {
+    /// A session that builds indexes; dropped in the middle, it ends what it runs, which would otherwise hold its locks to the end.
+    async fn index_session(&self) -> Result<IndexSession> {
         let client = self.session.another().await?;
         client.batch_execute(&format!("SET maintenance_work_mem = '{INDEX_MEMORY}'")).await.map_err(classify)?;
-        Ok(client)
+        Ok(IndexSession(client))
     }
 }
 
@@ -172,6 +172,18 @@ impl Sink for PgSink {
 
     fn finish_all<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Vec<Error>>> {
         self.finish_keys(plan).boxed()
+    }
+}
+
+struct IndexSession(Client);
+
+impl Drop for IndexSession {
+    fn drop(&mut self) {
+        let token = self.0.cancel_token();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // An idle session is not disturbed by this.
+            runtime.spawn(async move { token.cancel_query(NoTls).await });
+        }
     }
 }
 
