@@ -77,6 +77,8 @@ codes! {
     NotSupported = "NOT_SUPPORTED", 422, "validation";
     /// The database refused the user name or password.
     LoginRefused = "CONNECTION_LOGIN_REFUSED", 422, "connection";
+    /// The database server's certificate is not trusted, or it offers no TLS although `ssl.mode` asks for it.
+    Untrusted = "CONNECTION_UNTRUSTED", 422, "connection";
     /// The database user lacks a privilege.
     PermissionDenied = "CONNECTION_PERMISSION_DENIED", 422, "connection";
     /// The named database, schema, table or column does not exist.
@@ -126,6 +128,7 @@ impl From<Kind> for Code {
             Kind::Conflict => Self::Conflict,
             Kind::LoginRefused => Self::LoginRefused,
             Kind::Unreachable => Self::Unreachable,
+            Kind::Untrusted => Self::Untrusted,
             Kind::ConnectionLost => Self::ConnectionLost,
             Kind::PermissionDenied => Self::PermissionDenied,
             Kind::ObjectMissing => Self::ObjectMissing,

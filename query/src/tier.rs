@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::connection::Engine;
+use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::{Error, Kind, Result};
 use svix_ksuid::{Ksuid, KsuidLike as _};
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::cancel;
-use crate::wire::{Answer, Request, Source, SourceEngine};
+use crate::wire::{Answer, Request, Source, SourceEngine, Tls};
 
 /// A warm child that nobody needed for so long is let go.
 const WARM_FOR: Duration = Duration::from_secs(60);
@@ -217,6 +217,17 @@ fn source(source: &AliasedSource) -> Result<Source> {
         user: spec.username.clone(),
         password: spec.password.as_ref().map_or(String::new(), |password| password.expose().to_owned()),
         database,
+        tls: source.connection.ssl.as_ref().map(tls).transpose()?,
+    })
+}
+
+fn tls(ssl: &Ssl) -> Result<Tls> {
+    let pem = |field, encoded: Option<&str>| encoded.map(|encoded| millrace_connectors::pem_text(field, encoded)).transpose();
+    Ok(Tls {
+        mode: ssl.mode,
+        ca: pem("ssl.ca", ssl.ca.as_deref())?,
+        certificate: pem("ssl.client_cert", ssl.client_cert.as_deref())?,
+        key: pem("ssl.client_key", ssl.client_key.as_ref().map(millrace_core::Secret::expose))?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What passes between the server and a child: one JSON line each way. Secrets travel in the request, over stdin, and nowhere else.
 
 use millrace_core::Kind;
+use millrace_core::connection::SslMode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,6 +28,16 @@ pub(crate) struct Source {
     pub(crate) user: String,
     pub(crate) password: String,
     pub(crate) database: Option<String>,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// How a source's transport is protected; certificates and key as PEM text.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Tls {
+    pub(crate) mode: SslMode,
+    pub(crate) ca: Option<String>,
+    pub(crate) certificate: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// What a source speaks.
@@ -50,6 +61,7 @@ pub(crate) enum FailedKind {
     ObjectMissing,
     LoginRefused,
     Unreachable,
+    Untrusted,
     PermissionDenied,
     Exhausted,
     Internal,
@@ -62,6 +74,7 @@ impl From<FailedKind> for Kind {
             FailedKind::ObjectMissing => Self::ObjectMissing,
             FailedKind::LoginRefused => Self::LoginRefused,
             FailedKind::Unreachable => Self::Unreachable,
+            FailedKind::Untrusted => Self::Untrusted,
             FailedKind::PermissionDenied => Self::PermissionDenied,
             FailedKind::Exhausted => Self::ServerExhausted,
             FailedKind::Internal => Self::Internal,

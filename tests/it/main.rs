@@ -6,5 +6,7 @@ mod convert;
 mod kit;
 mod rest;
 mod runs;
+mod values;
+mod writing;
 
 mod support;

@@ -61,6 +61,28 @@ impl Server {
         (proxy, config, target)
     }
 
+    /// Changes fields of a stored config; objects are merged.
+    pub(crate) async fn change(&self, config: &str, change: Value) {
+        let path = format!("/stream-configs/{config}");
+        let mut body = self.api.get(&path).await.unwrap().body;
+        merge(&mut body, change);
+        let answer = self.api.call(reqwest::Method::PUT, &path, Some(body)).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// Waits until a stream's log holds a text.
+    pub(crate) async fn wait_for_log(&self, stream: &str, text: &str) {
+        let end = std::time::Instant::now() + LONG;
+        loop {
+            let logs = self.api.get(&format!("/streams/{stream}/logs")).await.unwrap().body;
+            if logs.to_string().contains(text) {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "`{text}` is not in {logs}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Starts a config and waits for its end.
     pub(crate) async fn run(&self, config: &str) -> Value {
         let started = self.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
@@ -74,4 +96,15 @@ pub(crate) async fn source(name: &str, statements: &[String]) -> MySqlDatabase {
     let database = MySqlDatabase::create(&shared().await.mysql, name).await.unwrap();
     database.execute(statements).await.unwrap();
     database
+}
+
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (name, value) in change {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, change) => *into = change,
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tokio_postgres::NoTls;
 
 use crate::servers::Server;
@@ -36,6 +36,17 @@ impl MySqlDatabase {
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE `{name}`"))).await?;
         admin.close().await;
         Ok(Self { pool: mysql_pool(server, Some(&name)).await?, name })
+    }
+
+    /// Opens one that exists, with connections of its own.
+    pub async fn open(server: &Server, name: &str) -> anyhow::Result<Self> {
+        Ok(Self { pool: mysql_pool(server, Some(name)).await?, name: name.to_owned() })
+    }
+
+    /// The first column of a query's rows as text.
+    pub async fn texts(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get_unchecked::<Option<String>, _>(0)?.unwrap_or_default())).collect()
     }
 
     /// Runs statements that return nothing.

@@ -88,8 +88,13 @@ impl FaultProxy {
     }
 
     /// Returns once so many bytes have passed, both ways together.
+    ///
+    /// # Panics
+    /// If they have not within a minute: what should pass is not under way.
     pub async fn wait_for_bytes(&self, count: u64) {
-        let _ = self.bytes.subscribe().wait_for(|bytes| *bytes >= count).await;
+        let mut bytes = self.bytes.subscribe();
+        let passed = tokio::time::timeout(Duration::from_secs(60), bytes.wait_for(|bytes| *bytes >= count)).await;
+        assert!(passed.is_ok(), "{} of {count} bytes have passed", *self.bytes.borrow());
     }
 }
 

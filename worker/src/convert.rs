@@ -1,20 +1,21 @@
 //! One-off copy of a database with its structure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_core::bus::{Body, Bus, Event, Level, Side};
-use millrace_core::catalog::{Catalog, TableName};
-use millrace_core::config::{DbTarget, SourceConnection, StreamSpec, TableSelection, TargetSpec, check_supported};
+use millrace_core::catalog::Catalog;
+use millrace_core::config::{DbTarget, OnCutLost, SchemaPolicy, SourceConnection, StreamSpec, TargetSpec, WriteMode, check_supported};
 use millrace_core::connection::Connection;
-use millrace_core::connector::{ColumnFact, Scope, Sink, SourcePlanner};
+use millrace_core::connector::{PlanRequest, Scope, Sink, SourcePart, SourcePlanner, TargetFacts, Wanted, WriteOptions};
 use millrace_core::id::{ConfigId, StreamId};
-use millrace_core::ledger::LedgerKey;
+use millrace_core::ledger::{LedgerKey, TableRecord};
 use millrace_core::plan::Plan;
 use millrace_core::stream::StreamState;
-use millrace_core::{Error, Kind, Result};
+use millrace_core::{Disposition, Error, Kind, Result};
 
 use crate::control::{Control, Desired};
-use crate::pipeline::{self, report::Reporter};
+use crate::pipeline::{self, Ending, report::Reporter};
 use crate::progress::Progress;
 
 /// Everything that a convert needs, with its connections resolved.
@@ -26,8 +27,8 @@ pub struct ConvertTask {
     pub config: ConfigId,
     /// What is wanted.
     pub spec: StreamSpec,
-    /// Where from, with its secrets.
-    pub source: Connection,
+    /// Where from, with their secrets, in the order of the config's source connections.
+    pub sources: Vec<Connection>,
     /// Where to, with its secrets.
     pub target: Connection,
 }
@@ -41,41 +42,68 @@ pub struct Outcome {
     pub error: Option<Error>,
 }
 
-/// What a run would do with every column, refusals included. Reads the source at one moment, asks nothing of the target and writes nothing.
+/// What a run would do with every column, refusals included. Reads each source at one moment, looks at the target and writes nothing. A target that cannot be
+/// asked is taken as empty, and the plan says so.
 ///
 /// # Errors
 /// The kind says what is wrong; `field` names the part of the config concerned.
 pub async fn plan(task: &ConvertTask) -> Result<Plan> {
     check_supported(&task.spec).map_err(first)?;
-    let mut source = task.open_source().await?;
-    let mut cut = source.open_cut(1).await?;
-    let catalog = source.catalog(task.wanted_tables()?).await?;
-    let Some(reader) = cut.readers.first_mut() else { return Err(Error::internal("a cut without readers")) };
-    let facts = pipeline::probe(reader.as_mut(), &catalog).await?;
-    task.plan(&catalog, &facts)
+    let mut parts = Vec::new();
+    for index in 0..task.sources.len() {
+        let mut source = task.open_source(index).await?;
+        let mut cut = source.open_cut(1).await.map_err(|error| at_source(error, index))?;
+        let catalog = task.catalog(source.as_mut(), index).await?;
+        let Some(reader) = cut.readers.first_mut() else { return Err(Error::internal("a cut without readers")) };
+        let facts = pipeline::probe(reader.as_mut(), &catalog).await?;
+        parts.push(task.part(index, catalog, facts));
+    }
+    let (facts, note) = match task.inspect(&parts).await {
+        Ok(facts) => (facts, None),
+        Err(error) if matches!(error.disposition(), Disposition::Retry { .. } | Disposition::WaitForUser { .. }) => {
+            (TargetFacts::default(), Some(format!("the target could not be asked and is taken as empty: {}", error.chain())))
+        }
+        Err(error) => return Err(error),
+    };
+    let mut plan = task.plan(&parts, &facts)?;
+    plan.notes.extend(note);
+    Ok(plan)
 }
 
-/// Checks everything that can be checked before the first byte: support, both logins, the selection, the plan, the target's tables. It writes
+/// Checks everything that can be checked before the first byte: support, all logins, the selection, the plan, the target's tables. It writes
 /// nothing but a missing target database.
 ///
 /// # Errors
 /// The kind says what is wrong; `field` names the part of the config concerned.
 pub async fn preflight(task: &ConvertTask) -> Result<Plan> {
     check_supported(&task.spec).map_err(first)?;
-    let mut source = task.open_source().await?;
-    let catalog = source.catalog(task.wanted_tables()?).await?;
-    if catalog.tables.is_empty() {
-        return Err(Error::new(Kind::ObjectMissing, "the source database has no tables").field("source.connections[0].database"));
+    let mut parts = Vec::new();
+    for index in 0..task.sources.len() {
+        let mut source = task.open_source(index).await?;
+        let catalog = task.catalog(source.as_mut(), index).await?;
+        if catalog.tables.is_empty() {
+            let error = Error::new(Kind::ObjectMissing, "the source database has no tables");
+            return Err(error.field(format!("source.connections[{index}].database")));
+        }
+        parts.push(task.part(index, catalog, Vec::new()));
     }
-    let plan = task.plan(&catalog, &[])?;
-    plan.check()?;
+    let facts = task.inspect(&parts).await?;
+    let mut plan = task.plan(&parts, &facts)?;
     let sink = task.open_sink().await?;
-    let leftover = sink.ledger().unfinished_tables(&task.config).await?;
-    sink.check_target(&plan, &leftover).await.map_err(|error| error.field("target.spec.db"))?;
+    forgive(&mut plan, &sink.ledger().tables(&task.key()).await?);
+    plan.check()?;
     Ok(plan)
 }
 
-/// Copies everything, publishing events of the run on the bus; returns when the target is complete, or the run was stopped or has failed.
+/// The run of this config that was broken off and may go on, as the target knows it.
+///
+/// # Errors
+/// As the target's connection gives them.
+pub async fn unfinished_run(task: &ConvertTask) -> Result<Option<StreamId>> {
+    task.open_sink().await?.ledger().unfinished_run(&task.config).await
+}
+
+/// Copies everything, publishing events of the run on the bus; returns when the target is complete, or the run was stopped, reached a limit or has failed.
 pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
     let reporter = Arc::new(Reporter::new(task.stream.clone(), progress.clone(), bus));
     progress.set_state(StreamState::Running, StreamState::Running);
@@ -86,11 +114,18 @@ pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, b
         // Dropping the pipeline closes its connections, which rolls back whatever is not committed.
         result = pipeline::run(&task, &progress, control, &reporter) => result,
         () = stop.stopped() => Err(Error::new(Kind::Cancelled, "the run was stopped")),
+        () = time_limit(&task.spec) => Ok(Ending::TimeLimit),
         never = ticking => match never {},
         never = watching => match never {},
     };
     let outcome = match result {
-        Ok(()) => Outcome { state: StreamState::Finished, error: None },
+        Ok(Ending::Complete) => Outcome { state: StreamState::Finished, error: None },
+        Ok(Ending::EventLimit) => Outcome { state: StreamState::EventLimitReached, error: None },
+        Ok(Ending::TimeLimit) => {
+            reporter
+                .notice("the time limit was reached: the tables hold what was committed until then and have no further keys or indexes");
+            Outcome { state: StreamState::TimeLimitReached, error: None }
+        }
         Err(error) if error.kind() == Kind::Cancelled => Outcome { state: StreamState::Stopped, error: None },
         Err(error) => Outcome { state: StreamState::Failed, error: Some(error) },
     };
@@ -103,11 +138,20 @@ pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, b
         match outcome.state {
             StreamState::Finished => "finished",
             StreamState::Stopped => "stopped",
+            StreamState::EventLimitReached | StreamState::TimeLimitReached => "limit reached",
             _ => "failed",
         },
     );
     reporter.report_all(true);
     outcome
+}
+
+/// Returns once the config's time is over; never without such a limit.
+async fn time_limit(spec: &StreamSpec) {
+    match spec.limits.map_or(0, |limits| limits.elapsed_time) {
+        0 => std::future::pending().await,
+        seconds => tokio::time::sleep(Duration::from_secs(seconds)).await,
+    }
 }
 
 impl ConvertTask {
@@ -116,22 +160,57 @@ impl ConvertTask {
         LedgerKey { config: self.config.clone(), stream: self.stream.clone() }
     }
 
-    /// How many readers and writers work at once.
+    /// How many readers and writers work at once. A limit on rows is exact, so one lane counts them.
     pub(crate) fn lanes(&self) -> usize {
+        if self.row_limit().is_some() {
+            return 1;
+        }
         let machine = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         self.spec.parallelism.map_or(machine, |lanes| usize::from(lanes).clamp(1, 64))
     }
 
-    /// What the config selects; nothing means all.
-    pub(crate) fn wanted_tables(&self) -> Result<&[TableSelection]> {
-        Ok(self.source_part()?.tables.as_deref().unwrap_or_default())
+    /// The most rows of all tables together.
+    pub(crate) fn row_limit(&self) -> Option<u64> {
+        self.spec.limits.map(|limits| limits.number_of_events).filter(|rows| *rows > 0)
     }
 
-    pub(crate) async fn open_source(&self) -> Result<Box<dyn SourcePlanner>> {
-        let part = self.source_part()?;
+    /// What happens when a source's moment is lost.
+    pub(crate) fn on_cut_lost(&self) -> OnCutLost {
+        self.spec.on_cut_lost.unwrap_or_default()
+    }
+
+    pub(crate) async fn open_source(&self, index: usize) -> Result<Box<dyn SourcePlanner>> {
+        let part = self.source_part(index)?;
         let scope = Scope { database: part.database.clone(), schema: part.schema.clone() };
-        let connector = millrace_connectors::connector(self.source.engine)?;
-        connector.source(&self.source, &scope).await.map_err(|error| at_field(error, "source.connections[0]"))
+        let connection = self.sources.get(index).ok_or_else(|| Error::internal("a source without its connection"))?;
+        let connector = millrace_connectors::connector(connection.engine)?;
+        let opened = connector.source(connection, &scope).await;
+        opened.map_err(|error| at_source(at_field(error, "source.connections[0]"), index))
+    }
+
+    /// The selected tables and queries of a source.
+    pub(crate) async fn catalog(&self, source: &mut dyn SourcePlanner, index: usize) -> Result<Catalog> {
+        let part = self.source_part(index)?;
+        let wanted = Wanted { tables: part.tables.as_deref().unwrap_or_default(), queries: part.queries.as_deref().unwrap_or_default() };
+        source.catalog(wanted).await.map_err(|error| at_source(error, index))
+    }
+
+    /// What a source contributes to the plan.
+    pub(crate) fn part(
+        &self,
+        index: usize,
+        catalog: Catalog,
+        facts: Vec<(millrace_core::catalog::TableName, millrace_core::connector::ColumnFact)>,
+    ) -> SourcePart {
+        let alias = self.spec.source.connections.get(index).and_then(|part| part.alias.clone()).filter(|_| self.sources.len() > 1);
+        SourcePart { alias, catalog, facts }
+    }
+
+    /// What the target holds already.
+    pub(crate) async fn inspect(&self, parts: &[SourcePart]) -> Result<TargetFacts> {
+        let connector = millrace_connectors::connector(self.target.engine)?;
+        let scope = self.target_scope()?;
+        connector.inspect(&self.target, &scope, &self.config, parts).await.map_err(|error| at_field(error, "target"))
     }
 
     pub(crate) async fn open_sink(&self) -> Result<Arc<dyn Sink>> {
@@ -140,10 +219,21 @@ impl ConvertTask {
         Ok(Arc::from(sink))
     }
 
-    /// The target's plan for a catalog.
-    pub(crate) fn plan(&self, catalog: &Catalog, facts: &[(TableName, ColumnFact)]) -> Result<Plan> {
-        let structure = self.target_part()?.structure_options.unwrap_or_default();
-        millrace_connectors::connector(self.target.engine)?.plan(&self.target_scope()?, catalog, facts, structure)
+    /// The target's plan.
+    pub(crate) fn plan(&self, parts: &[SourcePart], facts: &TargetFacts) -> Result<Plan> {
+        let db = self.target_part()?;
+        let structure = db.structure_options.unwrap_or_default();
+        let options = WriteOptions {
+            structure,
+            schema_policy: db.schema_policy.unwrap_or(SchemaPolicy::FailIfExists),
+            write_mode: db.write_mode.unwrap_or(WriteMode::FailIfNotEmpty),
+            is_structure_only: self.is_structure_only()?,
+            may_restart: self.on_cut_lost() == OnCutLost::Restart,
+            plan: self.spec.plan.clone().unwrap_or_default(),
+        };
+        let scope = self.target_scope()?;
+        let request = PlanRequest { scope: &scope, sources: parts, target: facts, options: &options };
+        millrace_connectors::connector(self.target.engine)?.plan(&request)
     }
 
     fn target_scope(&self) -> Result<Scope> {
@@ -156,8 +246,8 @@ impl ConvertTask {
         Ok(self.target_part()?.skip_data.unwrap_or(false))
     }
 
-    fn source_part(&self) -> Result<&SourceConnection> {
-        self.spec.source.connections.first().ok_or_else(|| Error::invalid("source.connections", "a config needs a source"))
+    fn source_part(&self, index: usize) -> Result<&SourceConnection> {
+        self.spec.source.connections.get(index).ok_or_else(|| Error::invalid("source.connections", "a config needs a source"))
     }
 
     fn target_part(&self) -> Result<&DbTarget> {
@@ -168,9 +258,25 @@ impl ConvertTask {
     }
 }
 
+/// What this run has made or filled itself does not stand in its way.
+pub(crate) fn forgive(plan: &mut Plan, records: &[TableRecord]) {
+    plan.obstacles.retain(|obstacle| !records.iter().any(|record| record.target.name == obstacle.table));
+}
+
 /// The part of the config that an error of a connection belongs to, unless the error knows better.
 fn at_field(error: Error, field: &str) -> Error {
     if error.field_name().is_some() { error } else { error.field(field) }
+}
+
+/// Connectors name fields as if theirs were the first source connection.
+pub(crate) fn at_source(error: Error, index: usize) -> Error {
+    match error.field_name().and_then(|field| field.strip_prefix("source.connections[0]")) {
+        Some(rest) => {
+            let field = format!("source.connections[{index}]{rest}");
+            error.field(field)
+        }
+        None => error,
+    }
 }
 
 fn first(errors: Vec<Error>) -> Error {

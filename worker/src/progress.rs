@@ -24,6 +24,9 @@ pub struct Progress {
 struct Inner {
     tables: Vec<TableProgress>,
     notices: Vec<String>,
+    cuts_lost: u32,
+    is_consistent: bool,
+    is_moving: bool,
     source: StreamState,
     target: StreamState,
     frozen_ms: Option<u64>,
@@ -48,6 +51,9 @@ impl Progress {
             inner: Mutex::new(Inner {
                 tables: Vec::new(),
                 notices: Vec::new(),
+                cuts_lost: 0,
+                is_consistent: true,
+                is_moving: false,
                 source: StreamState::Ready,
                 target: StreamState::Ready,
                 frozen_ms: None,
@@ -91,7 +97,27 @@ impl Progress {
 
     /// Something that the user should know.
     pub fn notice(&self, text: impl Into<String>) {
-        self.lock().notices.push(text.into());
+        let (text, mut inner) = (text.into(), self.lock());
+        if !inner.notices.contains(&text) {
+            inner.notices.push(text);
+        }
+    }
+
+    /// Whether rows move, after everything was prepared.
+    pub(crate) fn set_moving(&self, is_moving: bool) {
+        self.lock().is_moving = is_moving;
+    }
+
+    /// As it was set.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.lock().is_moving
+    }
+
+    /// The source's moment was lost; `is_consistent` says whether all rows are still of one moment.
+    pub fn cut_lost(&self, is_consistent: bool) {
+        let mut inner = self.lock();
+        inner.cuts_lost += 1;
+        inner.is_consistent = is_consistent;
     }
 
     /// Sets both sides' state; a terminal one freezes the clock.
@@ -109,6 +135,7 @@ impl Progress {
                 StreamState::Running if table.stats.state == StreamState::Paused => StreamState::Running,
                 // A table that was not done when the run ended shares the run's end, except success.
                 StreamState::Stopped | StreamState::Failed if !table.stats.state.is_terminal() => StreamState::Stopped,
+                StreamState::EventLimitReached | StreamState::TimeLimitReached if !table.stats.state.is_terminal() => target,
                 _ => continue,
             };
             table.set_state(next);
@@ -196,6 +223,8 @@ impl Progress {
             source: side(0, &self.source_node, inner.source, tables.iter().map(|table| table.rows_read).sum()),
             target: side(1, &self.target_node, inner.target, tables.iter().map(|table| table.rows_written).sum()),
             notices: inner.notices.clone(),
+            cuts_lost: inner.cuts_lost,
+            is_consistent: inner.is_consistent,
             tables,
         }
     }

@@ -63,7 +63,7 @@ struct PlannedColumn {
     from: String,
     /// Type as the target spells it.
     to: String,
-    /// `exact`, `widened`, `policy(null)`, `policy(error)` or `refused`.
+    /// `exact`, `widened`, `policy(error)`, `policy(null)`, `policy(clamp)`, `policy(text)` or `refused`.
     verdict: String,
     reason: String,
 }
@@ -81,7 +81,12 @@ impl From<&Plan> for PlanResponse {
             name: table.source.name.name.clone(),
             target: table.target.to_string(),
             columns: table.columns.iter().map(column).collect(),
-            refusals: table.refusals.clone(),
+            refusals: table
+                .refusals
+                .iter()
+                .cloned()
+                .chain(plan.obstacles.iter().filter(|obstacle| obstacle.table == table.target.name).map(|obstacle| obstacle.text.clone()))
+                .collect(),
             notes: table.source.notes.iter().chain(&table.notes).cloned().collect(),
         };
         Self { tables: plan.tables.iter().map(table).collect(), notes: plan.notes.clone() }
@@ -144,8 +149,30 @@ fn check(spec: &StreamSpec) -> ApiResult<()> {
     {
         return Err(ApiError::invalid("target.spec.db.database", "the target database must be named"));
     }
+    if let TargetSpec::Db(db) = &spec.target.spec
+        && db.schema.as_ref().is_some_and(|schema| schema.trim().is_empty())
+    {
+        return Err(ApiError::invalid("target.spec.db.schema", "the target schema must not be blank"));
+    }
+    check_rules(spec)?;
     if spec.parallelism == Some(0) {
         return Err(ApiError::invalid("parallelism", "`parallelism` must be greater than 0"));
+    }
+    Ok(())
+}
+
+fn check_rules(spec: &StreamSpec) -> ApiResult<()> {
+    for (index, rule) in spec.plan.iter().flat_map(|plan| &plan.rules).enumerate() {
+        let at = |field: &str| format!("plan.rules[{index}]{field}");
+        if rule.table.is_none() && rule.column.is_none() && rule.source_type.is_none() {
+            return Err(ApiError::invalid(at(""), "a rule names a table, a column or a type"));
+        }
+        if rule.to.is_none() && rule.on_loss.is_none() {
+            return Err(ApiError::invalid(at(""), "a rule says `to` or `onLoss`"));
+        }
+        if rule.to.as_ref().is_some_and(|to| to.trim().is_empty()) {
+            return Err(ApiError::invalid(at(".to"), "the target type must not be blank"));
+        }
     }
     Ok(())
 }
@@ -164,6 +191,9 @@ fn check_source(spec: &StreamSpec, index: usize, source: &SourceConnection) -> A
         if table.name.is_empty() {
             return Err(ApiError::invalid(at(&format!("tables[{t}].name")), "the table's name must not be empty"));
         }
+        if source.tables.iter().flatten().take(t).any(|other| other.name == table.name) {
+            return Err(ApiError::invalid(at(&format!("tables[{t}].name")), "the table is selected twice"));
+        }
     }
     for (q, query) in source.queries.iter().flatten().enumerate() {
         if query.name.trim().is_empty() || query.query.trim().is_empty() {
@@ -171,6 +201,9 @@ fn check_source(spec: &StreamSpec, index: usize, source: &SourceConnection) -> A
         }
         if spec.mode == Mode::Cdc {
             return Err(ApiError::invalid(at("queries"), "queries are for `convert` only"));
+        }
+        if source.queries.iter().flatten().take(q).any(|other| other.name == query.name) {
+            return Err(ApiError::invalid(at(&format!("queries[{q}].name")), "two queries have the same name"));
         }
     }
     if (source.s3.is_some() || source.files.is_some()) && (source.database.is_some() || source.tables.is_some() || source.queries.is_some())

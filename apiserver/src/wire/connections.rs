@@ -140,9 +140,6 @@ pub(crate) fn parse(body: Value, stored: Option<&Connection>) -> ApiResult<Conne
     if fields.remove("ssh").is_some_and(|ssh| !ssh.is_null()) {
         return Err(ApiError::new(Code::NotSupported, "SSH tunnels are not supported yet").detail("field", "ssh"));
     }
-    if ssl.as_ref().is_some_and(|ssl| ssl.mode != SslMode::Disabled) {
-        return Err(ApiError::new(Code::NotSupported, "TLS to databases is not supported yet; use `disabled`").detail("field", "ssl.mode"));
-    }
     let cloud_provider = text(&mut fields, "cloud_provider")?;
     if let Some(unknown) = fields.keys().next() {
         return Err(ApiError::invalid(unknown.clone(), format!("unknown field `{unknown}`")));
@@ -159,6 +156,7 @@ pub(crate) fn parse(body: Value, stored: Option<&Connection>) -> ApiResult<Conne
     if let Some(stored) = stored {
         keep_secrets(&mut connection, stored)?;
     }
+    millrace_connectors::check_tls(&connection)?;
     Ok(connection)
 }
 
@@ -236,20 +234,37 @@ fn database(mut content: Value, engine: Engine) -> ApiResult<DatabaseSpec> {
     Ok(spec)
 }
 
-/// Who can change the place that a stored password is sent to could otherwise have it sent to himself.
+/// Who can change the place that a stored secret is sent to, or how that place is checked, could otherwise have it sent to himself.
 fn keep_secrets(connection: &mut Connection, stored: &Connection) -> ApiResult<()> {
     let is_masked = |secret: &millrace_core::Secret| secret.is_empty() || secret.expose().chars().all(|c| c == '*');
+    let is_given = |secret: &Option<millrace_core::Secret>| secret.as_ref().is_some_and(|secret| !is_masked(secret));
+    let trust = |connection: &Connection| {
+        let ssl = connection.ssl.as_ref().filter(|ssl| ssl.mode != SslMode::Disabled);
+        ssl.map(|ssl| (ssl.mode, ssl.ca.clone()))
+    };
     let is_same_place = match (connection.database(), stored.database()) {
-        (Some(new), Some(old)) => (&new.host, new.port) == (&old.host, old.port) && connection.engine == stored.engine,
+        (Some(new), Some(old)) => {
+            (&new.host, new.port) == (&old.host, old.port) && connection.engine == stored.engine && trust(connection) == trust(stored)
+        }
         _ => false,
     };
+    let again = |field: &'static str| ApiError::invalid(field, "a new host, port, type or TLS mode needs the connection's secrets again");
+    if let Some(ssl) = &mut connection.ssl
+        && !is_given(&ssl.client_key)
+    {
+        let old = stored.ssl.as_ref().and_then(|ssl| ssl.client_key.clone()).filter(|_| ssl.client_cert.is_some());
+        if old.is_some() && !is_same_place {
+            return Err(again("ssl.client_key"));
+        }
+        ssl.client_key = old;
+    }
     let ConnectionSpec::Database(spec) = &mut connection.spec else { return Ok(()) };
-    if spec.password.as_ref().is_some_and(|password| !is_masked(password)) {
+    if is_given(&spec.password) {
         return Ok(());
     }
     let old = stored.database().and_then(|spec| spec.password.clone());
     if old.is_some() && !is_same_place {
-        return Err(ApiError::invalid("spec.database.password", "a new host, port or type needs the password again"));
+        return Err(again("spec.database.password"));
     }
     spec.password = old;
     Ok(())

@@ -63,6 +63,12 @@ pub(crate) struct StreamStats {
     tables: Vec<TableStat>,
     /// What the user should know: things that did not move, values that a policy changed.
     notices: Vec<String>,
+    /// Whether all rows were read at one moment of each source.
+    #[serde(rename = "consistentCut")]
+    consistent_cut: bool,
+    /// How often a source's moment was lost.
+    #[serde(rename = "cutsLost")]
+    cuts_lost: u32,
 }
 
 /// One reader or writer; its values stand both in `stat` and beside it.
@@ -216,6 +222,8 @@ impl StreamStats {
             target: side("target", &report.target),
             tables: report.tables.iter().map(table).collect(),
             notices: report.notices.clone(),
+            consistent_cut: report.is_consistent,
+            cuts_lost: report.cuts_lost,
         }
     }
 }

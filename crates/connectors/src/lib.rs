@@ -1,12 +1,16 @@
 //! Readers and writers: one folder and one feature per engine, entered in [`connector`] once.
 //!
-//! A folder never uses another one; what they share is `millrace-core`.
+//! A folder never uses another one; what they share is `millrace-core` and the transport's protection.
 #![warn(missing_docs)]
 
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+
+mod tls;
+
+pub use tls::{check_tls, pem_text};
 
 use millrace_core::connection::Engine;
 use millrace_core::connector::Connector;

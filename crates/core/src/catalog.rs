@@ -68,6 +68,8 @@ pub struct Table {
     pub selection: RowSelection,
     /// All columns of the source, for filters over columns that are not wanted themselves.
     pub all_columns: Vec<Column>,
+    /// The statement whose result this is, if it is no table of the source.
+    pub query: Option<String>,
 }
 
 impl Table {
@@ -184,6 +186,13 @@ pub enum LogicalType {
     Json,
     /// 128 bits in the canonical form.
     Uuid,
+    /// An IPv4 or IPv6 address.
+    Inet,
+    /// A spatial value.
+    Spatial {
+        /// `point`, `polygon`, `geometry`, …
+        shape: String,
+    },
     /// A type without a faithful form here; the plan refuses it with this reason.
     Unsupported(String),
 }

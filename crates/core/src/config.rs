@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::id::{ConfigId, ConnectionId};
+use crate::value::OnLoss;
 
 /// The seconds between two reports when a config names none.
 pub const DEFAULT_REPORTING_INTERVAL: u32 = 3;
@@ -50,6 +51,73 @@ pub struct StreamSpec {
     /// How many lanes read and write at once; chosen from the machine when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallelism: Option<u16>,
+    /// What becomes of values that the target cannot hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanOptions>,
+    /// What happens when the source's consistent moment is lost; `restart` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cut_lost: Option<OnCutLost>,
+    /// Seconds for which a pause keeps the source's moment open, 600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_hold: Option<u32>,
+}
+
+/// The seconds for which a pause keeps the cut when a config names none.
+pub const DEFAULT_PAUSE_HOLD: u32 = 600;
+
+/// What becomes of values that the target cannot hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct PlanOptions {
+    /// Nothing is changed unless a rule asks for it: default policies that would change a value become `error`.
+    pub strict: bool,
+    /// The last rule that matches a column decides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<PlanRule>,
+}
+
+/// One rule about columns: which ones, and what becomes of them. It matches columns for which all of `table`, `column` and `type` that are given hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct PlanRule {
+    /// Name of the table at the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Name of the column at the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The source's type, with or without its length: `tinyint`, `tinyint(1)`, `date`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub source_type: Option<String>,
+    /// The target's type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// What a value becomes that the target's column cannot hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_loss: Option<OnLoss>,
+}
+
+impl PlanRule {
+    /// Whether the rule is about this column.
+    pub fn matches(&self, table: &str, column: &str, native_type: &str) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(found));
+        let word = native_type.split(['(', ' ']).next().unwrap_or_default();
+        is(&self.table, table) && is(&self.column, column) && (is(&self.source_type, native_type) || is(&self.source_type, word))
+    }
+}
+
+/// What happens when the consistent moment of the source is lost in the middle of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub enum OnCutLost {
+    /// What the run has written is removed and everything is read again at one new moment.
+    #[default]
+    Restart,
+    /// Committed splits stay; the others are read at a new moment. The copy is then not of one moment, and says so.
+    Continue,
 }
 
 /// One-off or continuous.
@@ -338,6 +406,13 @@ pub struct StructureOptions {
     pub check_constraints: bool,
 }
 
+impl StructureOptions {
+    /// Whether only rows are wanted.
+    pub fn is_none(&self) -> bool {
+        !(self.tables || self.indexes || self.foreign_keys || self.check_constraints)
+    }
+}
+
 impl Default for StructureOptions {
     fn default() -> Self {
         Self { tables: true, indexes: true, foreign_keys: true, check_constraints: true }
@@ -386,7 +461,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether any limit is set.
+    /// Whether no limit is set.
     pub fn is_unlimited(&self) -> bool {
         self.number_of_events == 0 && self.elapsed_time == 0
     }
@@ -399,14 +474,8 @@ pub fn check_supported(spec: &StreamSpec) -> Result<(), Vec<Error>> {
     if spec.mode == Mode::Cdc {
         refuse("mode".into(), "change data capture is not supported yet; use `convert`");
     }
-    if spec.source.connections.len() > 1 {
-        refuse("source.connections".into(), "several sources in one config are not supported yet");
-    }
     for (index, source) in spec.source.connections.iter().enumerate() {
         let at = |field: &str| format!("source.connections[{index}].{field}");
-        if source.queries.as_ref().is_some_and(|queries| !queries.is_empty()) {
-            refuse(at("queries"), "custom queries are not supported yet");
-        }
         if source.s3.is_some() {
             refuse(at("s3"), "S3 sources are not supported yet");
         }
@@ -433,35 +502,32 @@ pub fn check_supported(spec: &StreamSpec) -> Result<(), Vec<Error>> {
         }
     }
     check_target(&spec.target.spec, &mut refuse);
-    if let Some(limits) = &spec.limits {
-        if limits.number_of_events > 0 {
-            refuse("limits.numberOfEvents".into(), "limits are not supported yet");
-        }
-        if limits.elapsed_time > 0 {
-            refuse("limits.elapsedTime".into(), "limits are not supported yet");
-        }
-    }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 fn check_target(target: &TargetSpec, refuse: &mut impl FnMut(String, &'static str)) {
-    let db = match target {
-        TargetSpec::Db(db) => db,
-        TargetSpec::Files(_) => return refuse("target.spec.files".into(), "file targets are not supported yet"),
-        TargetSpec::S3(_) => return refuse("target.spec.s3".into(), "S3 targets are not supported yet"),
-        TargetSpec::Gcs(_) => return refuse("target.spec.gcs".into(), "Google Cloud targets are not supported yet"),
-        TargetSpec::Azure(_) => return refuse("target.spec.azure".into(), "Azure targets are not supported yet"),
-        TargetSpec::Snowflake(_) => {
-            return refuse("target.spec.snowflake".into(), "Snowflake targets are not supported yet");
-        }
-    };
-    if db.structure_options.is_some_and(|options| !options.tables) {
-        refuse("target.spec.db.structureOptions.tables".into(), "writing into existing tables is not supported yet");
+    match target {
+        TargetSpec::Db(_) => {}
+        TargetSpec::Files(_) => refuse("target.spec.files".into(), "file targets are not supported yet"),
+        TargetSpec::S3(_) => refuse("target.spec.s3".into(), "S3 targets are not supported yet"),
+        TargetSpec::Gcs(_) => refuse("target.spec.gcs".into(), "Google Cloud targets are not supported yet"),
+        TargetSpec::Azure(_) => refuse("target.spec.azure".into(), "Azure targets are not supported yet"),
+        TargetSpec::Snowflake(_) => refuse("target.spec.snowflake".into(), "Snowflake targets are not supported yet"),
     }
-    if db.schema_policy.is_some_and(|policy| policy != SchemaPolicy::FailIfExists) {
-        refuse("target.spec.db.schemaPolicy".into(), "only `fail_if_exists` is supported yet");
-    }
-    if db.write_mode.is_some_and(|mode| mode != WriteMode::FailIfNotEmpty) {
-        refuse("target.spec.db.writeMode".into(), "only `fail_if_not_empty` is supported yet");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_matches_by_table_column_and_type_with_and_without_length() {
+        let rule = PlanRule { source_type: Some("TINYINT".into()), ..PlanRule::default() };
+        assert!(rule.matches("t", "c", "tinyint(1)") && rule.matches("t", "c", "tinyint(3) unsigned"));
+        assert!(!rule.matches("t", "c", "int(11)"));
+        let rule =
+            PlanRule { table: Some("t".into()), column: Some("c".into()), source_type: Some("tinyint(1)".into()), ..PlanRule::default() };
+        assert!(rule.matches("T", "C", "tinyint(1)"));
+        assert!(!rule.matches("t", "d", "tinyint(1)") && !rule.matches("t", "c", "tinyint(4)"));
     }
 }

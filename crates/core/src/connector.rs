@@ -13,11 +13,11 @@
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Catalog;
-use crate::catalog::{Column, Table, TableName};
-use crate::config::{StructureOptions, TableSelection};
+use crate::catalog::{Catalog, Column, Table, TableName};
+use crate::config::{PlanOptions, QuerySelection, SchemaPolicy, StructureOptions, TableSelection, WriteMode};
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
+use crate::id::ConfigId;
 use crate::ledger::{Epoch, Ledger, LedgerKey};
 use crate::plan::{ColumnPlan, Plan, TablePlan};
 use crate::position::Position;
@@ -38,8 +38,22 @@ pub trait Connector: Send + Sync {
     /// Opens a source.
     fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>>;
 
+    /// What a target holds already. Creates and changes nothing: a database that is missing holds nothing.
+    fn inspect<'a>(
+        &'a self,
+        connection: &'a Connection,
+        scope: &'a Scope,
+        config: &'a ConfigId,
+        sources: &'a [SourcePart],
+    ) -> BoxFuture<'a, Result<TargetFacts>>;
+
     /// Decides, as a target, every column, name and constraint of the structure that is wanted. Pure: asks no server.
-    fn plan(&self, scope: &Scope, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Result<Plan>;
+    ///
+    /// Errors: [`crate::Kind::Invalid`] with the field of a rule that matches nothing or asks for something impossible.
+    fn plan(&self, request: &PlanRequest<'_>) -> Result<Plan>;
+
+    /// Validates foreign keys that were created unvalidated, and counts the orphans of those that do not hold.
+    fn validate_constraints<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>>;
 
     /// Opens a target, creating a database that is missing.
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>>;
@@ -52,6 +66,121 @@ pub struct Scope {
     pub database: Option<String>,
     /// Schema; the engine's default when absent.
     pub schema: Option<String>,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanRequest<'a> {
+    /// Where tables go.
+    pub scope: &'a Scope,
+    /// One per source connection, in the config's order.
+    pub sources: &'a [SourcePart],
+    /// What the target holds already.
+    pub target: &'a TargetFacts,
+    /// What the config asks for.
+    pub options: &'a WriteOptions,
+}
+
+/// What one source connection contributes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourcePart {
+    /// Its alias, if there are several sources.
+    pub alias: Option<String>,
+    /// The selected tables and queries.
+    pub catalog: Catalog,
+    /// What the data at the cut says about columns.
+    pub facts: Vec<(TableName, ColumnFact)>,
+}
+
+/// What a config asks of the target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOptions {
+    /// What structure is made.
+    pub structure: StructureOptions,
+    /// What happens with tables that exist.
+    pub schema_policy: SchemaPolicy,
+    /// What happens with rows that exist.
+    pub write_mode: WriteMode,
+    /// Only the structure is wanted.
+    pub is_structure_only: bool,
+    /// Whether what a run has written may be removed to start again.
+    pub may_restart: bool,
+    /// Rules about columns.
+    pub plan: PlanOptions,
+}
+
+/// What a target holds already, without what unfinished runs of the same config have left and may replace.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TargetFacts {
+    /// Tables, views and the like of the target's schema.
+    pub tables: Vec<ExistingTable>,
+    /// Extensions that change which types there are, with the schema of their types (`postgis`).
+    pub extensions: Vec<(String, String)>,
+}
+
+/// Something that exists in the target's schema.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExistingTable {
+    /// Name.
+    pub name: String,
+    /// Whether rows can be written into it.
+    pub is_table: bool,
+    /// Whether it has no rows.
+    pub is_empty: bool,
+    /// In order.
+    pub columns: Vec<ExistingColumn>,
+    /// Primary key first, then unique keys without conditions or expressions.
+    pub keys: Vec<Vec<String>>,
+    /// Tables of the same schema that enforced foreign keys of this one refer to.
+    pub references: Vec<String>,
+    /// Rows that unfinished runs of the same config have committed into it.
+    pub unfinished_rows: u64,
+}
+
+/// A column that exists at the target.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExistingColumn {
+    /// Name.
+    pub name: String,
+    /// Type as the target spells it.
+    pub native_type: String,
+    /// Labels, if the type is an enumeration.
+    pub labels: Vec<String>,
+    /// Whether NULL is allowed.
+    pub is_nullable: bool,
+    /// Whether a row without it gets a value.
+    pub has_default: bool,
+    /// Whether the target computes it.
+    pub is_generated: bool,
+}
+
+/// What a validation of constraints found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConstraintsReport {
+    /// Foreign keys that are valid now and were not before.
+    pub validated: Vec<ConstraintName>,
+    /// Foreign keys that do not hold, with the count of rows without a counterpart.
+    pub violations: Vec<(ConstraintName, u64)>,
+}
+
+/// A constraint by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConstraintName {
+    /// Schema of the table.
+    pub schema: String,
+    /// Table.
+    pub table: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What of a source is wanted: all tables if nothing is named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Tables.
+    pub tables: &'a [TableSelection],
+    /// Statements whose results are wanted as tables.
+    pub queries: &'a [QuerySelection],
 }
 
 /// A logged-in session for short questions.
@@ -98,10 +227,11 @@ pub struct Cut {
 
 /// Plans the reading of one source.
 pub trait SourcePlanner: Send {
-    /// What the scope contains; only the selected tables, rows and columns if any are selected.
+    /// What the scope contains; only the selected tables, rows, columns and queries if any are selected.
     ///
     /// Errors: [`crate::Kind::ObjectMissing`] naming the first table, with its index as the detail `index`, or column that does not exist.
-    fn catalog<'a>(&'a mut self, tables: &'a [TableSelection]) -> BoxFuture<'a, Result<Catalog>>;
+    /// Fields are named as if this were the first source connection.
+    fn catalog<'a>(&'a mut self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<Catalog>>;
 
     /// Opens one consistent moment seen by up to `lanes` readers; fewer if the source cannot give more.
     fn open_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Cut>>;
@@ -131,6 +261,8 @@ pub trait SourceReader: Send {
 pub enum ColumnFact {
     /// Every value of this TIME column lies within 00:00:00 and 24:00:00.
     TimeOfDay(String),
+    /// All values of this spatial column have this one reference system.
+    Srid(String, u32),
 }
 
 /// What one call moved into the encoder.
@@ -146,28 +278,22 @@ pub struct Batch {
 
 /// Writes into one target.
 pub trait Sink: Send + Sync {
-    /// Fails with [`crate::Kind::TargetConflict`] if a table of the plan exists and is not left over from an unfinished run of this config.
-    fn check_target<'a>(&'a self, plan: &'a Plan, leftover: &'a [TableName]) -> BoxFuture<'a, Result<()>>;
-
     /// What this run has written.
     fn ledger(&self) -> &dyn Ledger;
 
-    /// Creates the plan's tables without indexes, dropping `leftover` first, all recorded in the ledger, in one transaction.
-    fn create_tables<'a>(
-        &'a self,
-        key: &'a LedgerKey,
-        epoch: Epoch,
-        plan: &'a Plan,
-        leftover: &'a [TableName],
-    ) -> BoxFuture<'a, Result<()>>;
+    /// Brings the target's tables into the state that the plan starts from: what unfinished runs of this config have made is dropped, tables are
+    /// created, replaced or emptied, tables in use are found empty where they must be; all recorded in the ledger, in one transaction.
+    ///
+    /// Errors: [`crate::Kind::TargetConflict`] for rows or tables that are not ours to remove.
+    fn create_tables<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a Plan) -> BoxFuture<'a, Result<()>>;
 
     /// Opens a connection that writes splits.
     fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>>;
 
-    /// After a table's rows: primary key, unique and other indexes, checks, the sequence.
-    fn finish_table<'a>(&'a self, plan: &'a TablePlan) -> BoxFuture<'a, Result<()>>;
+    /// After a table's rows: primary key, unique and other indexes, checks, the sequence; recorded in the ledger with the last of them.
+    fn finish_table<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a TablePlan) -> BoxFuture<'a, Result<()>>;
 
-    /// After all tables: foreign keys, one error per one that failed.
+    /// After all tables: foreign keys that are not there yet, one error per one that failed.
     fn finish_all<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Vec<Error>>>;
 }
 

@@ -28,6 +28,8 @@ pub enum Kind {
     LoginRefused,
     /// A server cannot be reached: name unknown, connection refused, time-out while dialling.
     Unreachable,
+    /// A server's certificate is not trusted, or it offers no protected transport although one is asked for.
+    Untrusted,
     /// An open connection broke.
     ConnectionLost,
     /// The database user lacks a privilege.
@@ -68,13 +70,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, for tables and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Invalid,
         Self::NotSupported,
         Self::NotFound,
         Self::Conflict,
         Self::LoginRefused,
         Self::Unreachable,
+        Self::Untrusted,
         Self::ConnectionLost,
         Self::PermissionDenied,
         Self::ObjectMissing,
@@ -128,6 +131,7 @@ pub fn disposition(kind: Kind) -> Disposition {
         Kind::NotFound => WaitForUser { hint: "check the id" },
         Kind::Conflict => WaitForUser { hint: "stop what is active, then try again" },
         Kind::LoginRefused => WaitForUser { hint: "correct the connection's user name or password" },
+        Kind::Untrusted => WaitForUser { hint: "correct `ssl`: the certificate authority, the mode or the host name" },
         Kind::PermissionDenied => WaitForUser { hint: "grant the database user the named privilege" },
         Kind::ObjectMissing => WaitForUser { hint: "create the object or correct its name" },
         Kind::TargetConflict => WaitForUser { hint: "empty or drop the target table, or choose another target" },

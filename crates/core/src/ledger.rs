@@ -1,7 +1,7 @@
 //! The ledger: what a run has written, kept in the target itself, so that the truth about the data moves with the data.
 //!
 //! ```text
-//!  claim (epoch + 1) ─▶ begin_table (intent, with the DDL) ─▶ plan_splits ─▶ per split: rows + split row in ONE commit ─▶ finish
+//!  claim (epoch + 1) ─▶ tables (with the DDL) ─▶ splits ─▶ per split: rows + split row in ONE commit ─▶ keys ─▶ finish
 //! ```
 //!
 //! Rules that every implementation keeps:
@@ -20,7 +20,7 @@ use crate::id::{ConfigId, StreamId};
 use crate::split::Split;
 
 /// The version of the ledger's tables that this code writes and reads.
-pub const LEDGER_VERSION: i32 = 1;
+pub const LEDGER_VERSION: i32 = 2;
 
 /// Who writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +35,45 @@ pub struct LedgerKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epoch(pub i64);
 
+/// What the ledger knows about one table of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableRecord {
+    /// The target's table.
+    pub target: TableName,
+    /// Whether the run created it.
+    pub is_created: bool,
+    /// [`crate::plan::TablePlan::fingerprint`] of its plan.
+    pub fingerprint: String,
+    /// Whether its keys and indexes are made.
+    pub is_finished: bool,
+    /// Its splits in order, with what is known of those that are committed; empty before they are planned.
+    pub splits: Vec<(Split, Option<CommittedSplit>)>,
+}
+
+/// What the ledger knows about a committed split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedSplit {
+    /// Rows.
+    pub rows: u64,
+    /// The claim under which it was read: splits of one epoch were read at one cut.
+    pub epoch: Epoch,
+    /// How often each target column's policy acted.
+    pub losses: Vec<(String, u64)>,
+}
+
 /// A run's record of what it has written.
 pub trait Ledger: Send + Sync {
-    /// Takes the run over: creates the ledger where it is missing, records the run, raises its epoch.
+    /// Takes the run over: creates the ledger where it is missing, records the run, raises its epoch. What the run has recorded stays.
     fn claim<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Epoch>>;
+
+    /// The newest run of a config that has not finished, if its record is newer than any finished one's.
+    fn unfinished_run<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Option<StreamId>>>;
 
     /// Tables that unfinished runs of this config have created and that no finished run owns.
     fn unfinished_tables<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Vec<TableName>>>;
+
+    /// What the run has recorded.
+    fn tables<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Vec<TableRecord>>>;
 
     /// Records a table's splits.
     fn record_splits<'a>(&'a self, key: &'a LedgerKey, target: &'a TableName, splits: &'a [Split]) -> BoxFuture<'a, Result<()>>;

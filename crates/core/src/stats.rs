@@ -16,6 +16,16 @@ pub struct StatsReport {
     pub tables: Vec<TableStats>,
     /// What the run wants known: things that did not move, notes of the plan.
     pub notices: Vec<String>,
+    /// How often the source's consistent moment was lost.
+    #[serde(default)]
+    pub cuts_lost: u32,
+    /// Whether all rows were read at one moment of each source.
+    #[serde(default = "yes")]
+    pub is_consistent: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One side's totals.

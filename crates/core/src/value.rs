@@ -50,6 +50,15 @@ pub enum ValueRef<'a> {
     Json(&'a str),
     /// A UUID's 16 bytes.
     Uuid([u8; 16]),
+    /// A spatial value: its reference system and its well-known binary form.
+    Spatial {
+        /// 0 where none is named.
+        srid: u32,
+        /// OGC well-known binary.
+        wkb: &'a [u8],
+    },
+    /// Bytes in a text column that are no text in the source's character set.
+    BadText(&'a [u8]),
     /// A value that has no native form elsewhere; the target column's policy decides.
     Odd(OddValue),
 }
@@ -94,6 +103,22 @@ pub enum OnLoss {
     Error,
     /// NULL, counted.
     Null,
+    /// The nearest value that the target can hold, counted.
+    Clamp,
+    /// The target's column is text and holds the canonical text of every value.
+    Text,
+}
+
+impl OnLoss {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Null => "null",
+            Self::Clamp => "clamp",
+            Self::Text => "text",
+        }
+    }
 }
 
 /// Why an encoder refuses a value. It says what is wrong with the value, never the value.
@@ -128,6 +153,20 @@ pub trait RowEncoder: Send {
     fn abandon_row(&mut self);
     /// Whether enough is collected for one send.
     fn is_full(&self) -> bool;
+}
+
+/// The date of a count of days since 1970-01-01 (Hinnant, `civil_from_days`).
+pub fn civil_from_days(days: i32) -> (i32, u32, u32) {
+    let shifted = i64::from(days) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * month_index + 2) / 5 + 1) as u32;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 } as u32;
+    let year = (year_of_era + era * 400 + i64::from(month <= 2)) as i32;
+    (year, month, day)
 }
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
@@ -175,6 +214,7 @@ mod tests {
             use chrono::Datelike as _;
             let days = days_from_civil(date.year(), date.month(), date.day());
             assert_eq!(i64::from(days), (date - epoch).num_days(), "{date}");
+            assert_eq!(civil_from_days(days), (date.year(), date.month(), date.day()));
             assert!(is_civil_date(date.year(), date.month(), date.day()));
             date = date.succ_opt().unwrap_or_default();
         }

@@ -32,6 +32,8 @@ enum Command {
     Openapi,
     /// Print the table of error codes
     Errors,
+    /// Print what becomes of every source type
+    Fidelity,
     /// Run one federated statement (used by the server)
     #[command(hide = true)]
     QueryOne,
@@ -57,6 +59,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Copy(args) => copy::copy(args).await,
         Command::Plan(args) => copy::plan(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
+        Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
         Command::Errors => print(&millrace_apiserver::errors_markdown()),
         Command::QueryOne => Ok(ExitCode::FAILURE),
     }

@@ -189,14 +189,17 @@ impl Inner {
     }
 
     async fn task(&self, stream: &StreamId, config: &ConfigId, spec: &StreamSpec) -> Result<ConvertTask> {
-        let source = spec.source.connections.first().ok_or_else(|| Error::invalid("source.connections", "a config needs a source"))?;
-        let missing = |field: &'static str| move |error: Error| error.field(field);
+        let mut sources = Vec::new();
+        for (index, source) in spec.source.connections.iter().enumerate() {
+            let found = self.store.connection(&source.connection_id).await;
+            sources.push(found.map_err(|error| error.field(format!("source.connections[{index}].connectionId")))?);
+        }
         Ok(ConvertTask {
             stream: stream.clone(),
             config: config.clone(),
             spec: spec.clone(),
-            source: self.store.connection(&source.connection_id).await.map_err(missing("source.connections[0].connectionId"))?,
-            target: self.store.connection(&spec.target.id).await.map_err(missing("target.id"))?,
+            sources,
+            target: self.store.connection(&spec.target.id).await.map_err(|error| error.field("target.id"))?,
         })
     }
 

@@ -81,6 +81,10 @@ pub(crate) fn ensure(servers: bool) -> anyhow::Result<()> {
         if !has_postgres && std::env::var_os("MILLRACE_TEST_POSTGRES_URL").is_none() {
             install(&["postgresql"], "name a server in MILLRACE_TEST_POSTGRES_URL")?;
         }
+        let postgis = format!("postgresql-{}-postgis-3", postgres_version().unwrap_or_default());
+        if std::env::var_os("MILLRACE_TEST_POSTGRES_URL").is_none() && !has_postgis() {
+            install(&[&postgis], "name a server with PostGIS in MILLRACE_TEST_POSTGRES_URL")?;
+        }
     }
     Ok(())
 }
@@ -202,4 +206,14 @@ fn checksum(path: &Path) -> anyhow::Result<String> {
         }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The newest version of PostgreSQL that is installed.
+fn postgres_version() -> Option<String> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    versions.filter_map(|name| name.parse::<u32>().ok()).max().map(|version| version.to_string())
+}
+
+fn has_postgis() -> bool {
+    postgres_version().is_some_and(|version| Path::new(&format!("/usr/share/postgresql/{version}/extension/postgis.control")).is_file())
 }

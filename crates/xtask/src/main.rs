@@ -66,7 +66,8 @@ enum Command {
 }
 
 /// Generated files: where they stand and which subcommand of `millrace` prints them.
-const GENERATED: [(&str, &str); 2] = [("apiserver/openapi.json", "openapi"), ("docs/errors.md", "errors")];
+const GENERATED: [(&str, &str); 3] =
+    [("apiserver/openapi.json", "openapi"), ("docs/errors.md", "errors"), ("docs/fidelity.md", "fidelity")];
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {

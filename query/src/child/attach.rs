@@ -1,16 +1,23 @@
 //! Attaches sources, read-only, and then closes every other way out.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
 use duckdb::Connection;
+use millrace_core::connection::SslMode;
 
 use crate::wire::{FailedKind, Failure, Request, Source, SourceEngine};
 
 /// Attaches one source under its alias.
-pub(super) fn attach(connection: &Connection, source: &Source, tag: &str) -> Result<(), Failure> {
+pub(super) fn attach(connection: &Connection, source: &Source, request: &Request) -> Result<(), Failure> {
+    let tag = &request.tag;
     let alias = identifier(&source.alias);
     let secret = identifier(&format!("secret_{}", source.alias));
+    let protection = protection(source, &request.temp_dir)
+        .map_err(|error| Failure::new(FailedKind::Internal, format!("the certificates cannot be kept for the query: {error}")))?;
     let (kind, place) = match source.engine {
-        SourceEngine::Postgres => ("postgres", format!("application_name={tag}")),
-        SourceEngine::MySql => ("mysql", String::new()),
+        SourceEngine::Postgres => ("postgres", format!("application_name={tag}{protection}")),
+        SourceEngine::MySql => ("mysql", protection.trim_start().to_owned()),
     };
     let database = match (source.engine, &source.database) {
         (_, Some(database)) => format!(", DATABASE {}", literal(database)),
@@ -29,6 +36,46 @@ pub(super) fn attach(connection: &Connection, source: &Source, tag: &str) -> Res
         format!("DROP SECRET {secret}"),
     ];
     statements.iter().try_for_each(|statement| connection.execute_batch(statement)).map_err(|error| cannot_attach(source, &error))
+}
+
+/// The transport's part of the connection string. Certificates go through files of this query's own directory, because the drivers read them there.
+fn protection(source: &Source, dir: &str) -> std::io::Result<String> {
+    let Some(tls) = &source.tls else { return Ok(String::new()) };
+    let (mode, names) = match source.engine {
+        SourceEngine::Postgres => {
+            let mode = match tls.mode {
+                SslMode::Disabled => "disable",
+                SslMode::Require => "require",
+                SslMode::VerifyCa => "verify-ca",
+                SslMode::VerifyFull => "verify-full",
+            };
+            (format!("sslmode={mode}"), ["sslrootcert", "sslcert", "sslkey"])
+        }
+        SourceEngine::MySql => {
+            let mode = match tls.mode {
+                SslMode::Disabled => "disabled",
+                SslMode::Require => "required",
+                SslMode::VerifyCa => "verify_ca",
+                SslMode::VerifyFull => "verify_identity",
+            };
+            (format!("ssl_mode={mode}"), ["ssl_ca", "ssl_cert", "ssl_key"])
+        }
+    };
+    let mut text = format!(" {mode}");
+    if tls.mode == SslMode::Disabled {
+        return Ok(text);
+    }
+    // With `require` libpq would check the certificate too if it were given an authority.
+    let ca = tls.ca.as_ref().filter(|_| tls.mode != SslMode::Require);
+    for (name, pem) in names.iter().zip([ca, tls.certificate.as_ref(), tls.key.as_ref()]) {
+        if let Some(pem) = pem {
+            let path = std::path::Path::new(dir).join(format!("{}-{name}.pem", source.alias));
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(pem.as_bytes())?;
+            text.push_str(&format!(" {name}={}", path.display()));
+        }
+    }
+    Ok(text)
 }
 
 /// After this no setting can be changed, no file read, no further database attached.
@@ -60,7 +107,9 @@ fn cannot_attach(source: &Source, error: &duckdb::Error) -> Failure {
     let text = error.to_string();
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let kind = if has(&["access denied", "password authentication failed", "no password supplied", "authentication"]) {
+    let kind = if has(&["certificate", "ssl", "tls"]) && !has(&["access denied"]) {
+        FailedKind::Untrusted
+    } else if has(&["access denied", "password authentication failed", "no password supplied", "authentication"]) {
         FailedKind::LoginRefused
     } else if has(&["unknown database", "does not exist"]) {
         FailedKind::ObjectMissing
@@ -70,6 +119,7 @@ fn cannot_attach(source: &Source, error: &duckdb::Error) -> Failure {
     let what = match kind {
         FailedKind::LoginRefused => "refused the login",
         FailedKind::ObjectMissing => "does not have the database",
+        FailedKind::Untrusted => "is not trusted",
         _ => "cannot be reached",
     };
     Failure::new(kind, format!("`{}` ({}:{}) {what}: {}", source.alias, source.host, source.port, first_line(&text)))

@@ -39,7 +39,7 @@ pub(super) fn run(connection: &Connection, functions: &[String], request: &Reque
         .map_err(|error| Failure::refused(error.to_string()))?;
     for source in &request.sources {
         if checked.wants_all || checked.aliases.contains(&source.alias) {
-            attach(connection, source, &request.tag)?;
+            attach(connection, source, request)?;
         }
     }
     lock_down(connection, request)?;
@@ -166,6 +166,7 @@ mod tests {
             user: String::new(),
             password: String::new(),
             database: None,
+            tls: None,
         };
         let sources = [source("pg1", SourceEngine::Postgres), source("my1", SourceEngine::MySql)];
         check(&serde_json::from_str(&tree).unwrap(), &sources, &|name| functions.iter().any(|f| f == name))

@@ -21,6 +21,9 @@ pub use postgres::start as start_postgres;
 /// The user of every test connection.
 pub const USER: &str = "millrace_test";
 
+/// The servers' time zone.
+pub const ZONE: &str = "America/Chicago";
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -184,6 +187,8 @@ fn spawn(program: &Path, args: Vec<String>, user: &str, log: &Path) -> anyhow::R
     if is_root() {
         command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
     }
+    // Far from UTC and with summer time, so that a moment that is moved by a zone is noticed.
+    command.env("TZ", ZONE);
     command.arg(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // The signal is sent when the thread that started the program ends, so that thread must not.
     let (sender, receiver) = mpsc::channel();

@@ -40,6 +40,7 @@ pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
         "max_connections=200".into(),
         "max_wal_size=4GB".into(),
         "log_min_messages=warning".into(),
+        format!("timezone={}", super::ZONE),
     ];
     for setting in fixed.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())) {
         args.extend(["-c".to_owned(), setting]);

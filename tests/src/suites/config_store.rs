@@ -51,6 +51,9 @@ pub fn config(source: &Connection, target: &Connection) -> StreamConfig {
         target: Target { id: target.id.clone(), spec: TargetSpec::Db(db) },
         limits: None,
         parallelism: None,
+        plan: None,
+        on_cut_lost: None,
+        pause_hold: None,
     };
     StreamConfig { id: ConfigId::mint(), created: 2, spec }
 }

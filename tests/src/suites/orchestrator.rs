@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_core::Kind;
-use millrace_core::config::{DbTarget, StreamConfig, TargetSpec, WriteMode};
+use millrace_core::config::{Mode, StreamConfig};
 use millrace_core::id::StreamId;
 use millrace_core::orchestrator::Orchestrator;
 use millrace_core::store::ConfigStore;
@@ -25,11 +25,9 @@ pub async fn conformance(orchestrator: Arc<dyn Orchestrator>, store: Arc<dyn Con
     }
     // A refusal leaves nothing behind.
     let mut refused = config.clone();
-    if let TargetSpec::Db(DbTarget { write_mode, .. }) = &mut refused.spec.target.spec {
-        *write_mode = Some(WriteMode::Upsert);
-    }
+    refused.spec.mode = Mode::Cdc;
     let error = orchestrator.start(&refused).await.expect_err("not supported");
-    assert_eq!((error.kind(), error.field_name()), (Kind::NotSupported, Some("target.spec.db.writeMode")));
+    assert_eq!((error.kind(), error.field_name()), (Kind::NotSupported, Some("mode")));
     assert!(store.streams(None).await.expect("streams").is_empty());
 
     let stream = orchestrator.start(config).await.expect("started");

@@ -2,8 +2,9 @@
 
 use millrace_core::Kind;
 use millrace_core::catalog::{Catalog, Column, LogicalType, Table, TableName};
+use millrace_core::config::{PlanOptions, SchemaPolicy, StructureOptions, WriteMode};
 use millrace_core::connection::Connection;
-use millrace_core::connector::{Connector, Scope, SplitWriter};
+use millrace_core::connector::{Connector, PlanRequest, Scope, SourcePart, SplitWriter, TargetFacts, WriteOptions};
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::ledger::LedgerKey;
 use millrace_core::plan::{Plan, TablePlan};
@@ -39,6 +40,7 @@ fn catalog() -> Catalog {
         notes: Vec::new(),
         selection: Default::default(),
         all_columns: Vec::new(),
+        query: None,
     };
     Catalog { tables: vec![table], others: Vec::new() }
 }
@@ -64,6 +66,20 @@ async fn write(writer: &mut dyn SplitWriter, plan: &TablePlan, split: &Split, id
     writer.send().await.expect("sent");
 }
 
+async fn plan(connector: &dyn Connector, connection: &Connection, scope: &Scope, config: &ConfigId) -> Plan {
+    let sources = [SourcePart { alias: None, catalog: catalog(), facts: Vec::new() }];
+    let options = WriteOptions {
+        structure: StructureOptions::default(),
+        schema_policy: SchemaPolicy::FailIfExists,
+        write_mode: WriteMode::FailIfNotEmpty,
+        is_structure_only: false,
+        may_restart: true,
+        plan: PlanOptions::default(),
+    };
+    let target: TargetFacts = connector.inspect(connection, scope, config, &sources).await.expect("facts");
+    connector.plan(&PlanRequest { scope, sources: &sources, target: &target, options: &options }).expect("a plan")
+}
+
 /// Runs the suite against an empty target; `count` answers the rows of `t`, none while it does not exist.
 pub async fn conformance<F: Future<Output = Option<u64>>>(
     connector: &dyn Connector,
@@ -75,12 +91,13 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
     let ledger = sink.ledger();
     let key = LedgerKey { config: ConfigId::mint(), stream: StreamId::mint() };
     assert!(ledger.unfinished_tables(&key.config).await.expect("no ledger yet").is_empty());
-    let plan: Plan = connector.plan(scope, &catalog(), &[], millrace_core::config::StructureOptions::default()).expect("a plan");
-    plan.check().expect("nothing is refused");
-    let table = &plan.tables[0];
-    sink.check_target(&plan, &[]).await.expect("an empty target");
+    assert_eq!(ledger.unfinished_run(&key.config).await.expect("no ledger yet"), None);
+    let first = plan(connector, connection, scope, &key.config).await;
+    first.check().expect("nothing is refused, and the target is empty");
+    let table = &first.tables[0];
     let old = ledger.claim(&key).await.expect("a claim");
-    sink.create_tables(&key, old, &plan, &[]).await.expect("tables");
+    sink.create_tables(&key, old, &first).await.expect("tables");
+    assert_eq!(ledger.unfinished_run(&key.config).await.expect("one"), Some(key.stream.clone()));
     let splits = splits();
     ledger.record_splits(&key, &table.target, &splits).await.expect("recorded");
     assert!(ledger.committed_splits(&key, &table.target).await.expect("none").is_empty());
@@ -118,14 +135,27 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
     assert_eq!(ledger.finish(&key, old).await.expect_err("fenced").kind(), Kind::Fenced);
     assert_eq!(count().await, Some(10));
 
+    // What is written is remembered for whoever goes on.
+    let records = ledger.tables(&key).await.expect("records");
+    assert_eq!((records.len(), records[0].is_created, records[0].is_finished), (1, true, false));
+    assert_eq!(records[0].fingerprint, table.fingerprint());
+    let committed: Vec<_> =
+        records[0].splits.iter().map(|(split, done)| (split.ordinal, done.as_ref().map(|done| (done.rows, done.epoch)))).collect();
+    assert_eq!(committed, [(0, Some((10, old))), (1, None)]);
+    assert_eq!(records[0].splits[1].0.range, splits[1].range);
+
     // What it left may be replaced by the same config only; once finished, by nobody.
     let stranger = ConfigId::mint();
     assert!(ledger.unfinished_tables(&stranger).await.expect("none").is_empty());
-    assert_eq!(sink.check_target(&plan, &[]).await.expect_err("the table exists").kind(), Kind::TargetConflict);
-    let leftover = ledger.unfinished_tables(&key.config).await.expect("one");
-    assert_eq!(leftover, std::slice::from_ref(&table.target));
-    sink.check_target(&plan, &leftover).await.expect("ours to replace");
-    sink.create_tables(&key, new, &plan, &leftover).await.expect("replaced");
+    let theirs = plan(connector, connection, scope, &stranger).await;
+    assert_eq!(theirs.check().expect_err("the table exists").kind(), Kind::TargetConflict);
+    let other = LedgerKey { config: stranger, stream: StreamId::mint() };
+    let epoch = ledger.claim(&other).await.expect("a claim");
+    assert_eq!(sink.create_tables(&other, epoch, &first).await.expect_err("not theirs").kind(), Kind::TargetConflict);
+    assert_eq!(count().await, Some(10), "nothing was touched");
+    assert_eq!(ledger.unfinished_tables(&key.config).await.expect("one"), std::slice::from_ref(&table.target));
+    plan(connector, connection, scope, &key.config).await.check().expect("ours to replace");
+    sink.create_tables(&key, new, &first).await.expect("replaced");
     assert_eq!(count().await, Some(0));
     ledger.record_splits(&key, &table.target, &splits).await.expect("recorded anew");
     let mut writer = sink.writer(&key, new).await.expect("a writer");
@@ -134,9 +164,11 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
         write(writer.as_mut(), table, split, ids).await;
         writer.commit(rows).await.expect("committed");
     }
-    sink.finish_table(table).await.expect("keys");
-    assert!(sink.finish_all(&plan).await.expect("no foreign keys").is_empty());
+    sink.finish_table(&key, new, table).await.expect("keys");
+    assert!(ledger.tables(&key).await.expect("records")[0].is_finished);
+    assert!(sink.finish_all(&first).await.expect("no foreign keys").is_empty());
     ledger.finish(&key, new).await.expect("finished");
     assert!(ledger.unfinished_tables(&key.config).await.expect("none").is_empty());
+    assert_eq!(ledger.unfinished_run(&key.config).await.expect("none"), None);
     assert_eq!(count().await, Some(25));
 }

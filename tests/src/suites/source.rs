@@ -6,7 +6,7 @@ use millrace_core::Kind;
 use millrace_core::catalog::Column;
 use millrace_core::config::TableSelection;
 use millrace_core::connection::Connection;
-use millrace_core::connector::{Connector, Scope, SourceReader};
+use millrace_core::connector::{Connector, Scope, SourceReader, Wanted};
 use millrace_core::split::check_cover;
 use millrace_core::value::{RowEncoder, ValueError, ValueRef};
 
@@ -53,9 +53,10 @@ pub async fn conformance<F: Future<Output = ()>>(
 ) {
     let scope = Scope { database: Some(database.to_owned()), schema: None };
     let mut planner = connector.source(connection, &scope).await.expect("a source");
-    let missing = planner.catalog(&[selected("numbered"), selected("nowhere")]).await.expect_err("a missing table");
+    let missing =
+        planner.catalog(Wanted { tables: &[selected("numbered"), selected("nowhere")], queries: &[] }).await.expect_err("a missing table");
     assert_eq!((missing.kind(), missing.detail("index")), (Kind::ObjectMissing, Some("1")));
-    let catalog = planner.catalog(&[]).await.expect("a catalog");
+    let catalog = planner.catalog(Wanted::default()).await.expect("a catalog");
     let find = |name: &str| catalog.tables.iter().find(|table| table.name.name == name).expect("the table").clone();
     let (numbered, nothing) = (find("numbered"), find("nothing"));
     assert_eq!(numbered.row_key(), Some(vec!["id".to_owned()]));

@@ -2,35 +2,36 @@
 //!
 //! Invariant: `Read::rows` counts exactly the rows that the encoder took, and the target commits only if it counted the same number.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use millrace_core::catalog::Column;
-use millrace_core::connector::{Sink, SplitWriter};
+use millrace_core::connector::{Batch, Sink, SourceReader, SplitWriter};
 use millrace_core::ledger::{Epoch, LedgerKey};
 use millrace_core::plan::{ColumnPlan, Plan};
 use millrace_core::split::Split;
-use millrace_core::{Disposition, Error, Kind, Result};
+use millrace_core::value::{RowEncoder, ValueError, ValueRef};
+use millrace_core::{Error, Result};
 
-use super::lanes::Reader;
-use super::prepare::Prepared;
+use super::lanes::lock;
+use super::patience::{Patience, stopped};
+use super::prepare::{PartReader, Prepared};
 use crate::control::Control;
 use crate::progress::Progress;
 
-/// How often one split is tried before its error ends the run.
-const TRIES: usize = 6;
-
 /// A reader and a writer that copy splits.
 pub(super) struct Lane {
-    reader: Reader,
+    /// The source connection that is read.
+    pub(super) part: usize,
+    reader: Box<dyn SourceReader>,
     writer: Option<Box<dyn SplitWriter>>,
     sink: Arc<dyn Sink>,
-    pub(super) plan: Arc<Plan>,
+    plan: Arc<Plan>,
     key: LedgerKey,
     epoch: Epoch,
     control: Control,
     progress: Arc<Progress>,
+    /// Rows that may still be written, if there is a limit.
+    budget: Option<Arc<Mutex<u64>>>,
 }
 
 /// What one try has read, to be taken back if it fails.
@@ -40,10 +41,25 @@ struct Read {
     bytes: u64,
 }
 
+/// What became of a split.
+pub(super) struct Done {
+    /// How often each written column's policy acted.
+    pub(super) losses: Vec<u64>,
+    /// Whether the limit on rows was reached in it.
+    pub(super) is_limited: bool,
+}
+
 impl Lane {
-    pub(super) fn new(prepared: &Prepared, reader: Reader, control: Control, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        prepared: &Prepared,
+        reader: PartReader,
+        control: Control,
+        progress: Arc<Progress>,
+        budget: Option<Arc<Mutex<u64>>>,
+    ) -> Self {
         Self {
-            reader,
+            part: reader.part,
+            reader: reader.reader,
             writer: None,
             sink: prepared.sink.clone(),
             plan: prepared.plan.clone(),
@@ -51,49 +67,47 @@ impl Lane {
             epoch: prepared.epoch,
             control,
             progress,
+            budget,
         }
-    }
-
-    /// Whether a planned column is written; the target computes generated ones itself.
-    pub(super) fn is_written(&self, table: usize, column: &ColumnPlan) -> bool {
-        let source = self.plan.tables[table].source.columns.iter().find(|source| source.name == column.source);
-        source.is_some_and(|source| source.generated.is_none())
     }
 
     /// Lets the cut's connection go.
     pub(super) async fn end(mut self) -> Result<()> {
         self.reader.close().await
     }
+
+    fn rows_left(&self) -> Option<u64> {
+        self.budget.as_ref().map(|budget| *lock(budget))
+    }
+
+    /// Takes rows from the budget; answers whether it is used up.
+    fn spend(&self, rows: u64) -> bool {
+        let Some(budget) = &self.budget else { return false };
+        let mut left = lock(budget);
+        *left = left.saturating_sub(rows);
+        *left == 0
+    }
 }
 
-/// Copies a split and commits it; answers how often each written column's policy acted.
-pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Vec<u64>> {
-    let mut waits = ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
-        .with_max_times(TRIES - 1)
-        .build();
+/// Copies a split and commits it.
+pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Done> {
+    let mut patience = Patience::default();
     loop {
         let mut read = Read::default();
         let error = match try_split(lane, split, &mut read).await {
-            Ok(losses) => return Ok(losses),
+            Ok(losses) => return Ok(Done { losses, is_limited: lane.spend(read.rows) }),
             Err(error) => error,
         };
         // Whatever happened, this connection's transaction is over and the reader must be free for the next split.
         lane.writer = None;
         lane.reader.close().await?;
         lane.progress.take_back_read(split.table, read.rows, read.bytes);
-        let Disposition::Retry { after } = error.disposition() else { return Err(error) };
-        let Some(wait) = waits.next() else { return Err(error) };
-        tracing::warn!(error = %error.chain(), split = split.ordinal, "trying a split again");
-        tokio::time::sleep(wait.max(after)).await;
-        lane.control.checkpoint().await.map_err(stopped)?;
+        patience.wait(error, &mut lane.control).await?;
         // A commit whose answer was lost may have happened.
         if let Some(rows) = committed(lane, split).await? {
             lane.progress.add_read(split.table, rows, 0);
             lane.progress.add_written(split.table, rows);
-            return Ok(Vec::new());
+            return Ok(Done { losses: Vec::new(), is_limited: lane.spend(rows) });
         }
     }
 }
@@ -106,9 +120,10 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
         .columns
         .iter()
         .zip(&table.columns)
-        .filter(|(source, _)| source.generated.is_none())
+        .filter(|(_, target)| target.is_written)
         .map(|(source, target)| (source.clone(), target.clone()))
         .unzip();
+    let left = lane.rows_left();
     let writer = match &mut lane.writer {
         Some(writer) => writer,
         none => none.insert(lane.sink.writer(&lane.key, lane.epoch).await?),
@@ -117,7 +132,12 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
     lane.reader.open(&table.source, &sources, split).await?;
     loop {
         lane.control.checkpoint().await.map_err(stopped)?;
-        let batch = lane.reader.next_batch(writer.encoder()).await.map_err(|error| name_table(error, &table.source.name.to_string()))?;
+        let batch = match left {
+            None => lane.reader.next_batch(writer.encoder()).await,
+            Some(left) if left == read.rows => Ok(Batch { is_last: true, ..Batch::default() }),
+            Some(left) => lane.reader.next_batch(&mut Limited { rows: writer.encoder(), left: left - read.rows }).await,
+        };
+        let batch = batch.map_err(|error| name_table(error, &table.source.name.to_string()))?;
         writer.send().await?;
         read.rows += batch.rows;
         read.bytes += batch.bytes;
@@ -134,14 +154,44 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
 
 async fn committed(lane: &mut Lane, split: &Split) -> Result<Option<u64>> {
     let target = &lane.plan.tables[split.table].target;
-    let done = lane.sink.ledger().committed_splits(&lane.key, target).await?;
-    Ok(done.into_iter().find(|(ordinal, _)| *ordinal == split.ordinal).map(|(_, rows)| rows))
+    let mut patience = Patience::default();
+    loop {
+        match lane.sink.ledger().committed_splits(&lane.key, target).await {
+            Ok(done) => return Ok(done.into_iter().find(|(ordinal, _)| *ordinal == split.ordinal).map(|(_, rows)| rows)),
+            Err(error) => patience.wait(error, &mut lane.control).await?,
+        }
+    }
 }
 
 fn name_table(error: Error, table: &str) -> Error {
     if error.detail("table").is_some() { error } else { error.with("table", table) }
 }
 
-fn stopped(_: crate::control::Stopped) -> Error {
-    Error::new(Kind::Cancelled, "the run was stopped")
+/// An encoder that is full after so many rows.
+struct Limited<'a> {
+    rows: &'a mut dyn RowEncoder,
+    left: u64,
+}
+
+impl RowEncoder for Limited<'_> {
+    fn begin_row(&mut self) {
+        self.rows.begin_row();
+    }
+
+    fn value(&mut self, column: usize, value: ValueRef<'_>) -> Result<(), ValueError> {
+        self.rows.value(column, value)
+    }
+
+    fn end_row(&mut self) {
+        self.rows.end_row();
+        self.left -= 1;
+    }
+
+    fn abandon_row(&mut self) {
+        self.rows.abandon_row();
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.rows.is_full()
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use millrace_core::catalog::{Catalog, Check, Column, ForeignKey, Index, IndexPart, LogicalType, OtherObject, Table, TableName};
 use millrace_core::config::{RowSelection, TableSelection};
+use millrace_core::connector::Wanted;
 use millrace_core::selection;
 use millrace_core::{Error, Kind, Result};
 
@@ -18,8 +19,8 @@ use super::wire::{TextRow, Wire};
 /// Engines whose tables belong to a consistent snapshot.
 const SNAPSHOT_ENGINES: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ROCKSDB"];
 
-/// What the database contains; only the named tables if any are named.
-pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[TableSelection]) -> Result<Catalog> {
+/// What the database contains; only the named tables and queries if any are named.
+pub(super) async fn load(wire: &mut Wire, database: &str, Wanted { tables: wanted, queries }: Wanted<'_>) -> Result<Catalog> {
     let schema = literal(database);
     let exists =
         wire.query_text(&format!("SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name = {schema}")).await?;
@@ -28,6 +29,10 @@ pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[TableSelecti
             .field("source.connections[0].database"));
     }
     let (mut tables, mut others) = tables(wire, database).await?;
+    if wanted.is_empty() && !queries.is_empty() {
+        tables.clear();
+        others.clear();
+    }
     let selections = keep_wanted(&mut tables, &others, database, wanted)?;
     let checks = checks(wire, &schema).await?;
     columns(wire, &schema, &mut tables, &checks).await?;
@@ -53,8 +58,21 @@ pub(super) async fn load(wire: &mut Wire, database: &str, wanted: &[TableSelecti
             })?;
         }
     }
-    other_objects(wire, &schema, &mut others).await;
-    Ok(Catalog { tables: tables.into_values().collect(), others })
+    if queries.is_empty() {
+        other_objects(wire, &schema, &mut others).await;
+    }
+    let mut tables: Vec<Table> = tables.into_values().collect();
+    for (index, query) in queries.iter().enumerate() {
+        let at = format!("source.connections[0].queries[{index}]");
+        if tables.iter().any(|table| table.name.name == query.name) {
+            return Err(Error::invalid(
+                format!("{at}.name"),
+                format!("`{}` is already the name of a table or query of this config", query.name),
+            ));
+        }
+        tables.push(super::queries::describe(wire, database, query, &at).await?);
+    }
+    Ok(Catalog { tables, others })
 }
 
 type Tables = BTreeMap<String, Table>;
@@ -101,6 +119,7 @@ async fn tables(wire: &mut Wire, database: &str) -> Result<(Tables, Vec<OtherObj
             notes,
             selection: RowSelection::default(),
             all_columns: Vec::new(),
+            query: None,
         };
         tables.insert(name, table);
     }

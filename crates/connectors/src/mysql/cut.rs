@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use millrace_core::connection::DatabaseSpec;
+use millrace_core::connection::Connection;
 use millrace_core::connector::{Cut, CutMethod, SourceReader};
 use millrace_core::position::Position;
 use millrace_core::{Error, Kind, Result};
@@ -30,10 +30,10 @@ const HOLD_SECONDS: u32 = 86_400;
 type Place = Option<(String, u64)>;
 
 /// Opens the cut.
-pub(super) async fn open(spec: &DatabaseSpec, database: &str, control: &mut Wire, lanes: usize) -> Result<Cut> {
+pub(super) async fn open(connection: &Connection, database: &str, control: &mut Wire, lanes: usize) -> Result<Cut> {
     let mut wires = Vec::with_capacity(lanes.max(1));
     for _ in 0..lanes.max(1) {
-        match reader_connection(spec, database).await {
+        match reader_connection(connection, database).await {
             Ok(wire) => wires.push(wire),
             // A server that is short of connections still serves fewer lanes.
             Err(error) if error.kind() == Kind::ServerExhausted && !wires.is_empty() => break,
@@ -61,13 +61,13 @@ pub(super) async fn open(spec: &DatabaseSpec, database: &str, control: &mut Wire
         method,
         readers: wires
             .into_iter()
-            .map(|wire| Box::new(MySqlReader::new(wire, spec.clone(), database.to_owned())) as Box<dyn SourceReader>)
+            .map(|wire| Box::new(MySqlReader::new(wire, connection.clone(), database.to_owned())) as Box<dyn SourceReader>)
             .collect(),
     })
 }
 
-async fn reader_connection(spec: &DatabaseSpec, database: &str) -> Result<Wire> {
-    let mut wire = Wire::connect(spec, Some(database)).await?;
+async fn reader_connection(connection: &Connection, database: &str) -> Result<Wire> {
+    let mut wire = Wire::connect(connection, Some(database)).await?;
     wire.execute_text(&format!(
         "SET SESSION net_write_timeout = {HOLD_SECONDS}, net_read_timeout = {HOLD_SECONDS}, wait_timeout = {HOLD_SECONDS}"
     ))
@@ -85,7 +85,7 @@ async fn reader_connection(spec: &DatabaseSpec, database: &str) -> Result<Wire> 
 
 /// Opens (again) one connection's snapshot and asks for its place in the binlog.
 async fn snapshot(wire: &mut Wire) -> Result<Place> {
-    wire.execute_text("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    wire.execute_text("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
     let rows = wire.query_text("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
     let value = |name: &str| {
         let row = rows.iter().find(|row| row.at(0).is_some_and(|n| n.eq_ignore_ascii_case(name)))?;

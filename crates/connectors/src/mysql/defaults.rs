@@ -36,8 +36,9 @@ pub(super) fn logical_type(name: &str, full: &str, charset: Option<&str>) -> Log
         "set" => LogicalType::Set(labels(full)),
         "json" => LogicalType::Json,
         "uuid" => LogicalType::Uuid,
-        "point" | "linestring" | "polygon" | "geometry" | "multipoint" | "multilinestring" | "multipolygon" | "geometrycollection"
-        | "geomcollection" => LogicalType::Unsupported("spatial values are not supported yet".to_owned()),
+        "inet4" | "inet6" => LogicalType::Inet,
+        shape @ ("point" | "linestring" | "polygon" | "geometry" | "multipoint" | "multilinestring" | "multipolygon"
+        | "geometrycollection" | "geomcollection") => LogicalType::Spatial { shape: shape.to_owned() },
         other => LogicalType::Unsupported(format!("the type `{other}` is not supported yet")),
     }
 }
@@ -167,8 +168,10 @@ mod tests {
         assert_eq!(read("timestamp", "timestamp(3)"), LogicalType::Timestamp(3));
         assert_eq!(read("datetime", "datetime"), LogicalType::DateTime(0));
         assert_eq!(read("bit", "bit(13)"), LogicalType::Bit(13));
-        assert!(matches!(read("geometry", "geometry"), LogicalType::Unsupported(_)));
-        assert!(matches!(read("inet6", "inet6"), LogicalType::Unsupported(_)));
+        assert_eq!(read("geometry", "geometry"), LogicalType::Spatial { shape: "geometry".into() });
+        assert_eq!(read("inet6", "inet6"), LogicalType::Inet);
+        assert_eq!(read("varchar", "varchar(1000) /*M!100301 COMPRESSED*/"), LogicalType::Varchar(1000));
+        assert!(matches!(read("vector", "vector(3)"), LogicalType::Unsupported(_)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod cut;
 mod defaults;
 mod error;
 mod planner;
+mod queries;
 mod reader;
 mod selection;
 mod session;
@@ -19,10 +20,9 @@ mod wire;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::catalog::{Catalog, TableName};
-use millrace_core::config::StructureOptions;
-use millrace_core::connection::{Connection, DatabaseSpec, Engine, SslMode};
-use millrace_core::connector::{ColumnFact, Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::connection::{Connection, DatabaseSpec, Engine};
+use millrace_core::connector::{Connector, ConstraintsReport, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts};
+use millrace_core::id::ConfigId;
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Kind, Result};
 
@@ -41,7 +41,7 @@ impl Connector for MySql {
     fn session<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>> {
         async move {
             let spec = spec(connection)?;
-            let wire = Wire::connect(spec, database.or(spec.database.as_deref())).await?;
+            let wire = Wire::connect(connection, database.or(spec.database.as_deref())).await?;
             Ok(Box::new(MySqlSession(wire)) as Box<dyn Session>)
         }
         .boxed()
@@ -58,13 +58,21 @@ impl Connector for MySql {
                 .clone()
                 .or_else(|| spec.database.clone())
                 .ok_or_else(|| Error::invalid("source.connections[0].database", "the connection has no default database; name one"))?;
-            Ok(Box::new(MySqlPlanner::open(spec.clone(), database).await?) as Box<dyn SourcePlanner>)
+            Ok(Box::new(MySqlPlanner::open(connection.clone(), database).await?) as Box<dyn SourcePlanner>)
         }
         .boxed()
     }
 
-    fn plan(&self, _: &Scope, _: &Catalog, _: &[(TableName, ColumnFact)], _: StructureOptions) -> Result<Plan> {
+    fn inspect<'a>(&'a self, _: &'a Connection, _: &'a Scope, _: &'a ConfigId, _: &'a [SourcePart]) -> BoxFuture<'a, Result<TargetFacts>> {
+        async { Err(no_target()) }.boxed()
+    }
+
+    fn plan(&self, _: &PlanRequest<'_>) -> Result<Plan> {
         Err(no_target())
+    }
+
+    fn validate_constraints<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>> {
+        async { Err(no_target()) }.boxed()
     }
 
     fn sink<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
@@ -76,7 +84,7 @@ impl Connector for MySql {
 ///
 /// The query tier uses it for engines that cannot tag their sessions: it knows the ports of its child process. Answers how many were told to end.
 pub async fn kill_queries_from_ports(connection: &Connection, ports: &[u16]) -> Result<usize> {
-    let mut wire = Wire::connect(spec(connection)?, None).await?;
+    let mut wire = Wire::connect(connection, None).await?;
     let own = wire.thread_id().to_string();
     let mut ended = 0;
     for row in wire.query_text("SHOW PROCESSLIST").await? {
@@ -101,9 +109,6 @@ fn no_target() -> Error {
 }
 
 fn spec(connection: &Connection) -> Result<&DatabaseSpec> {
-    if connection.ssl.as_ref().is_some_and(|ssl| ssl.mode != SslMode::Disabled) {
-        return Err(Error::not_supported("ssl.mode", "TLS to MySQL is not supported yet; use `disabled`"));
-    }
     connection
         .database()
         .ok_or_else(|| Error::new(Kind::Invalid, "a MySQL connection needs the form `spec.database`").field("spec.database"))

@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::{Column, LogicalType, Table};
-use millrace_core::connection::DatabaseSpec;
+use millrace_core::connection::Connection;
 use millrace_core::connector::{Batch, ColumnFact, SourceReader};
 use millrace_core::split::{KeyBound, Split, SplitRange};
 use millrace_core::value::RowEncoder;
@@ -19,7 +19,7 @@ const DRAIN_LIMIT: usize = 4 << 20;
 /// A connection inside its consistent snapshot.
 pub(super) struct MySqlReader {
     wire: Wire,
-    spec: DatabaseSpec,
+    connection: Connection,
     database: String,
     open: Option<Open>,
 }
@@ -34,8 +34,8 @@ struct Open {
 }
 
 impl MySqlReader {
-    pub(super) fn new(wire: Wire, spec: DatabaseSpec, database: String) -> Self {
-        Self { wire, spec, database, open: None }
+    pub(super) fn new(wire: Wire, connection: Connection, database: String) -> Self {
+        Self { wire, connection, database, open: None }
     }
 
     fn table_name(&self, table: &Table) -> String {
@@ -48,7 +48,10 @@ impl MySqlReader {
             // A table may have generated columns only; its rows still count.
             list.push("1".to_owned());
         }
-        let mut sql = format!("SELECT {} FROM {}", list.join(", "), self.table_name(table));
+        let mut sql = match &table.query {
+            Some(query) => query.clone(),
+            None => format!("SELECT {} FROM {}", list.join(", "), self.table_name(table)),
+        };
         let (mut conditions, mut params) = selection::conditions(table, &table.all_columns)?;
         if let SplitRange::Key { columns, lower, upper } = &split.range {
             let [column] = columns.as_slice() else {
@@ -122,36 +125,54 @@ impl MySqlReader {
             }
             if dropped > DRAIN_LIMIT && !is_told {
                 is_told = true;
-                let mut other = Wire::connect(&self.spec, None).await?;
+                let mut other = Wire::connect(&self.connection, None).await?;
                 other.execute_text(&format!("KILL QUERY {}", self.wire.thread_id())).await?;
                 other.quit().await;
             }
         }
     }
 
-    async fn probe_times(&mut self, table: &Table) -> Result<Vec<ColumnFact>> {
-        let times: Vec<&Column> = table.columns.iter().filter(|column| matches!(column.logical, LogicalType::Time(_))).collect();
-        if times.is_empty() {
+    /// One scan answers all questions about a table.
+    async fn probe_columns(&mut self, table: &Table) -> Result<Vec<ColumnFact>> {
+        let of = |wanted: &dyn Fn(&LogicalType) -> bool| -> Vec<String> {
+            table.columns.iter().filter(|column| wanted(&column.logical)).map(|column| column.name.clone()).collect()
+        };
+        let times = of(&|logical| matches!(logical, LogicalType::Time(_)));
+        let spatial = of(&|logical| matches!(logical, LogicalType::Spatial { .. }));
+        if times.is_empty() && spatial.is_empty() || table.query.is_some() {
             return Ok(Vec::new());
         }
-        let tests: Vec<String> = times
+        let mut tests: Vec<String> = times
             .iter()
-            .map(|column| {
-                let name = quote(&column.name);
+            .map(|name| {
+                let name = quote(name);
                 format!("COALESCE(MIN({name}) >= '00:00:00' AND MAX({name}) <= '24:00:00', 1)")
             })
             .collect();
+        tests.extend(spatial.iter().map(|name| {
+            let name = quote(name);
+            format!("IF(MIN(ST_SRID({name})) <=> MAX(ST_SRID({name})), COALESCE(MIN(ST_SRID({name})), 0), NULL)")
+        }));
         let sql = format!("SELECT {} FROM {}", tests.join(", "), self.table_name(table));
         let rows = self.wire.query_text(&sql).await.map_err(lost_cut)?;
-        let is_within = |index: usize| rows.first().and_then(|row| row.at(index)) == Some("1");
-        let facts = times.iter().enumerate().filter(|(index, _)| is_within(*index));
-        Ok(facts.map(|(_, column)| ColumnFact::TimeOfDay(column.name.clone())).collect())
+        let answer = |index: usize| rows.first().and_then(|row| row.at(index));
+        let mut facts: Vec<ColumnFact> = Vec::new();
+        facts.extend(
+            times.iter().enumerate().filter(|(index, _)| answer(*index) == Some("1")).map(|(_, name)| ColumnFact::TimeOfDay(name.clone())),
+        );
+        facts.extend(
+            spatial
+                .iter()
+                .enumerate()
+                .filter_map(|(index, name)| Some(ColumnFact::Srid(name.clone(), answer(times.len() + index)?.parse().ok()?))),
+        );
+        Ok(facts)
     }
 }
 
 impl SourceReader for MySqlReader {
     fn probe<'a>(&'a mut self, table: &'a Table) -> BoxFuture<'a, Result<Vec<ColumnFact>>> {
-        self.probe_times(table).boxed()
+        self.probe_columns(table).boxed()
     }
 
     fn split<'a>(&'a mut self, index: usize, table: &'a Table, target_rows: u64) -> BoxFuture<'a, Result<Vec<Split>>> {

@@ -20,7 +20,7 @@ pub(super) async fn plan(wire: &mut Wire, name: &str, index: usize, table: &Tabl
     let estimated = table.estimated_rows.unwrap_or(0);
     let whole = |range| vec![Split { table: index, ordinal: 0, range, estimated_rows: estimated }];
     // An order or a limit holds over the whole table, not over its pieces.
-    if !table.selection.sorts.is_empty() || table.selection.limit.is_some() {
+    if !table.selection.sorts.is_empty() || table.selection.limit.is_some() || table.query.is_some() {
         return Ok(whole(SplitRange::Whole));
     }
     let key_column = table.row_key().and_then(|key| table.column(key.first()?).cloned());

@@ -37,6 +37,7 @@ enum Decoder {
     Labels,
     Json,
     Uuid,
+    Spatial,
 }
 
 /// Why a row could not be given to the encoder.
@@ -120,6 +121,7 @@ fn decoder(logical: &LogicalType, announced: ResultColumn) -> Option<Decoder> {
             | C::MYSQL_TYPE_LONG_BLOB
             | C::MYSQL_TYPE_ENUM
             | C::MYSQL_TYPE_SET
+            | C::MYSQL_TYPE_NULL
     );
     let decoder = match logical {
         LogicalType::Int { .. } | LogicalType::Year | LogicalType::Bool => match (announced.kind, announced.is_unsigned) {
@@ -147,6 +149,8 @@ fn decoder(logical: &LogicalType, announced: ResultColumn) -> Option<Decoder> {
         LogicalType::JsonText if is_text => Decoder::Json,
         LogicalType::Json if is_text || announced.kind == C::MYSQL_TYPE_JSON => Decoder::Json,
         LogicalType::Uuid if is_text => Decoder::Uuid,
+        LogicalType::Inet if is_text => Decoder::Text,
+        LogicalType::Spatial { .. } if is_text || announced.kind == C::MYSQL_TYPE_GEOMETRY => Decoder::Spatial,
         _ => return None,
     };
     Some(decoder)
@@ -171,7 +175,7 @@ impl Decoder {
             Self::DateTime => moment(bytes, true, ValueRef::DateTime)?,
             Self::Timestamp => moment(bytes, true, ValueRef::Timestamp)?,
             Self::Time => time(bytes)?,
-            Self::Decimal | Self::Text | Self::Labels | Self::Json | Self::Bytes | Self::Bits | Self::Uuid => {
+            Self::Decimal | Self::Text | Self::Labels | Self::Json | Self::Bytes | Self::Bits | Self::Uuid | Self::Spatial => {
                 let (length, rest) = lenenc_int(bytes)?;
                 let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
                 (self.counted(value)?, rest)
@@ -186,10 +190,15 @@ impl Decoder {
             Self::Bytes => ValueRef::Bytes(value),
             Self::Bits => ValueRef::Bits(value),
             Self::Decimal => ValueRef::Decimal(text()?),
-            Self::Labels => ValueRef::Labels(text()?),
-            Self::Json => ValueRef::Json(text()?),
+            Self::Labels => text().map_or(ValueRef::BadText(value), ValueRef::Labels),
+            Self::Json => text().map_or(ValueRef::BadText(value), ValueRef::Json),
             Self::Uuid => ValueRef::Uuid(parse_uuid(value)?),
-            _ => ValueRef::Text(text()?),
+            Self::Spatial => {
+                // The reference system stands before the well-known binary form (MySQL manual, "Internal Geometry Storage Format").
+                let (srid, wkb) = value.split_first_chunk::<4>()?;
+                ValueRef::Spatial { srid: u32::from_le_bytes(*srid), wkb }
+            }
+            _ => text().map_or(ValueRef::BadText(value), ValueRef::Text),
         })
     }
 }

@@ -93,7 +93,8 @@ fn truncated_and_overlong_rows_are_malformed() {
     assert!(matches!(int(&[1, 0, 0, 0, 9]), Err(RowError::Malformed)));
     let text = |bytes: &[u8]| decode_one(LogicalType::Text, ColumnType::MYSQL_TYPE_BLOB, bytes);
     assert!(matches!(text(&[3, b'a']), Err(RowError::Malformed)));
-    assert!(matches!(text(&[2, 0xC3, 0x28]), Err(RowError::Malformed)), "text that is not UTF-8");
+    let seen = text(&[2, 0xC3, 0x28]).unwrap();
+    assert!(seen.contains("BadText"), "bytes that are no text are the policy's business: {seen:?}");
 }
 
 #[test]

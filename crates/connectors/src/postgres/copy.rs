@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use millrace_core::catalog::Column;
 use millrace_core::connector::SplitWriter;
 use millrace_core::ledger::{Epoch, LedgerKey};
-use millrace_core::plan::{ColumnPlan, TablePlan};
+use millrace_core::plan::{ColumnPlan, Creation, RowsAction, TablePlan};
 use millrace_core::split::Split;
 use millrace_core::value::{RowEncoder, ValueError, ValueRef};
 use millrace_core::{Error, Kind, Result};
@@ -23,6 +23,9 @@ use super::encode::CopyEncoder;
 use super::error::classify;
 use super::ledger::fence;
 use super::names::{qualified, quote};
+
+/// The table of a transaction's own.
+const STAGE: &str = "millrace_stage";
 
 /// A connection that writes splits.
 pub(super) struct PgSplitWriter {
@@ -40,6 +43,9 @@ struct Open {
     schema: String,
     table: String,
     ordinal: i32,
+    /// Moves the rows from the transaction's own table into the target.
+    upsert: Option<String>,
+    columns: Vec<String>,
 }
 
 impl PgSplitWriter {
@@ -57,14 +63,27 @@ impl PgSplitWriter {
         let list: Vec<String> = columns.iter().map(|column| quote(&column.target)).collect();
         // No list at all would mean all columns, generated ones included, but COPY leaves those out by itself.
         let list = if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) };
-        let copy = format!("COPY {}{list} FROM STDIN (FORMAT binary)", qualified(&table.target.schema, &table.target.name));
+        let target = qualified(&table.target.schema, &table.target.name);
+        // Rows that may exist already pass through a table of this transaction's own.
+        let (into, upsert) = match &table.rows {
+            RowsAction::Upsert { key } if table.creation == Creation::Use => {
+                let names: Vec<String> = columns.iter().map(|column| quote(&column.target)).collect();
+                let sql = format!("CREATE TEMP TABLE {STAGE} ON COMMIT DROP AS SELECT {} FROM {target} LIMIT 0", names.join(", "));
+                self.client.batch_execute(&sql).await.map_err(classify)?;
+                (format!("pg_temp.{STAGE}"), Some(upsert(&target, &names, columns, key)))
+            }
+            _ => (target, None),
+        };
+        let copy = format!("COPY {into}{list} FROM STDIN (FORMAT binary)");
         let sink = self.client.copy_in(&copy).await.map_err(classify)?;
-        self.encoder = Some(CopyEncoder::new(&sources, columns));
+        self.encoder = Some(CopyEncoder::new(&sources, columns)?);
         self.open = Some(Open {
             sink: Box::pin(sink),
             schema: table.target.schema.clone(),
             table: table.target.name.clone(),
             ordinal: split.ordinal as i32,
+            upsert,
+            columns: columns.iter().map(|column| column.target.clone()).collect(),
         });
         Ok(())
     }
@@ -79,6 +98,14 @@ impl PgSplitWriter {
         Ok(length)
     }
 
+    /// What policies did in this split, for the ledger.
+    fn losses_text(&self, columns: &[String]) -> Option<String> {
+        let losses = self.encoder.as_ref()?.losses();
+        let counted: Vec<(&String, u64)> =
+            columns.iter().zip(losses).filter(|(_, count)| **count > 0).map(|(name, count)| (name, *count)).collect();
+        if counted.is_empty() { None } else { serde_json::to_string(&counted).ok() }
+    }
+
     async fn end_split(&mut self, rows: u64) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.put_trailer();
@@ -91,15 +118,22 @@ impl PgSplitWriter {
             let text = format!("the target counted {written} rows of `{}`, not {rows}", open.table);
             return Err(name_table(Error::new(Kind::ProtocolViolated, text), &open));
         }
+        if let Some(sql) = &open.upsert {
+            self.client.batch_execute(sql).await.map_err(|error| name_table(classify(error), &open))?;
+        }
         // Only now, and until the COMMIT, so that a worker that hangs here does not keep a newer one from claiming the run.
         let sql = "SELECT epoch FROM millrace.run WHERE stream = $1 FOR SHARE";
         let row = self.client.query_opt(sql, &[&self.key.stream.as_str()]).await.map_err(classify)?;
         fence(row.map(|row| row.get(0)), self.epoch)?;
-        let sql = "UPDATE millrace.split SET row_count = $5, committed_at = now()
+        let losses = self.losses_text(&open.columns);
+        let sql = "UPDATE millrace.split SET row_count = $5, committed_at = now(), epoch = $6, losses = $7
             WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND ordinal = $4 AND committed_at IS NULL";
         let stream = self.key.stream.as_str();
-        let marked =
-            self.client.execute(sql, &[&stream, &open.schema, &open.table, &open.ordinal, &(rows as i64)]).await.map_err(classify)?;
+        let marked = self
+            .client
+            .execute(sql, &[&stream, &open.schema, &open.table, &open.ordinal, &(rows as i64), &self.epoch.0, &losses])
+            .await
+            .map_err(classify)?;
         if marked != 1 {
             self.client.batch_execute("ROLLBACK").await.map_err(classify)?;
             return Err(Error::internal("a split is not in the ledger, or is there as written already"));
@@ -143,6 +177,22 @@ impl SplitWriter for PgSplitWriter {
     fn take_losses(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.losses)
     }
+}
+
+/// Overwrites rows that have the same key. Identities keep the source's value.
+fn upsert(target: &str, names: &[String], columns: &[ColumnPlan], key: &[String]) -> String {
+    let list = names.join(", ");
+    let key_list: Vec<String> = key.iter().map(|name| quote(name)).collect();
+    let sets: Vec<String> = columns
+        .iter()
+        .filter(|column| !key.contains(&column.target))
+        .map(|column| format!("{0} = EXCLUDED.{0}", quote(&column.target)))
+        .collect();
+    let action = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+    format!(
+        "INSERT INTO {target} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM pg_temp.{STAGE} ON CONFLICT ({}) DO {action}",
+        key_list.join(", ")
+    )
 }
 
 fn name_table(error: Error, open: &Open) -> Error {

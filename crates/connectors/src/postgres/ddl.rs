@@ -1,19 +1,29 @@
 //! Renders the statements that build a planned table. Pure text; names quoted, literals escaped.
 
 use millrace_core::catalog::{Column, DefaultValue, ForeignKey, Index, LogicalType, TableName};
-use millrace_core::plan::{ColumnPlan, TablePlan};
+use millrace_core::plan::{ColumnPlan, Creation, TablePlan};
 
 use super::expression::translate;
 use super::names::{literal, qualified, quote};
 use super::plan::target_column;
+use super::types::PgType;
+
+/// Marks enumerations that a copy has made, so that only those go with the tables that it replaces.
+pub(super) const TYPE_COMMENT: &str = "labels of a copied ENUM column (made by millrace)";
 
 /// `CREATE TABLE` without keys and checks, then comments and, for automatic keys that no identity can hold, the sequence.
 pub(super) fn create_table(plan: &TablePlan) -> Vec<String> {
     let table = qualified(&plan.target.schema, &plan.target.name);
     let columns: Vec<String> = plan.source.columns.iter().zip(&plan.columns).map(|(source, target)| column(plan, source, target)).collect();
-    let mut statements = vec![format!("CREATE TABLE {table} ({})", columns.join(", "))];
+    let mut statements: Vec<String> = Vec::new();
+    for column in plan.columns.iter().filter(|column| !column.labels.is_empty()) {
+        let labels: Vec<String> = column.labels.iter().map(|label| literal(label)).collect();
+        statements.push(format!("CREATE TYPE {} AS ENUM ({})", column.to, labels.join(", ")));
+        statements.push(format!("COMMENT ON TYPE {} IS {}", column.to, literal(TYPE_COMMENT)));
+    }
+    statements.push(format!("CREATE TABLE {table} ({})", columns.join(", ")));
     for (source, target) in plan.source.columns.iter().zip(&plan.columns) {
-        if source.auto_increment && !is_identity_type(&target.to) {
+        if source.auto_increment && !is_identity_type(&target.to) && is_number_type(target) {
             let sequence = qualified(&plan.target.schema, &sequence_name(plan, target));
             let place = format!("{table}.{}", quote(&target.target));
             statements.push(format!("CREATE SEQUENCE {sequence} OWNED BY {place}"));
@@ -23,8 +33,9 @@ pub(super) fn create_table(plan: &TablePlan) -> Vec<String> {
                 literal(&sequence)
             ));
         }
-        if !source.comment.is_empty() {
-            statements.push(format!("COMMENT ON COLUMN {table}.{} IS {}", quote(&target.target), literal(&source.comment)));
+        let comment = column_comment(source, target);
+        if !comment.is_empty() {
+            statements.push(format!("COMMENT ON COLUMN {table}.{} IS {}", quote(&target.target), literal(&comment)));
         }
     }
     if !plan.source.comment.is_empty() {
@@ -36,6 +47,9 @@ pub(super) fn create_table(plan: &TablePlan) -> Vec<String> {
 /// After the rows: primary key, indexes, checks, the sequence; each with the name by which a failure is reported.
 pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
     let table = qualified(&plan.target.schema, &plan.target.name);
+    if plan.creation == Creation::Use {
+        return use_table(plan, &table);
+    }
     let mut statements = Vec::new();
     if !plan.source.primary_key.is_empty() {
         let columns = columns(plan, &plan.source.primary_key);
@@ -51,7 +65,7 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
         }
     }
     for (source, target) in plan.source.columns.iter().zip(&plan.columns) {
-        if let (LogicalType::Enum(labels), true) = (&source.logical, plan.label_checks) {
+        if let (LogicalType::Enum(labels), true, true) = (&source.logical, plan.label_checks, target.labels.is_empty()) {
             let column = quote(&target.target);
             let mut admitted: Vec<String> = labels.iter().map(|label| literal(label)).collect();
             // The value of an invalid insert in MySQL's lax mode.
@@ -61,7 +75,7 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
             let sql = format!("ALTER TABLE {table} ADD CHECK ({column} IN ({}))", admitted.join(", "));
             statements.push((format!("labels of `{}`", source.name), sql));
         }
-        if source.auto_increment {
+        if source.auto_increment && is_number_type(target) {
             let next = plan.source.next_auto_value.unwrap_or(1).max(1);
             let sequence = if is_identity_type(&target.to) {
                 format!("pg_get_serial_sequence({}, {})", literal(&table), literal(&target.target))
@@ -79,12 +93,27 @@ pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
     statements
 }
 
+/// A table in use keeps its structure; its sequences must not give out keys that the new rows have.
+fn use_table(plan: &TablePlan, table: &str) -> Vec<(String, String)> {
+    let mut statements = Vec::new();
+    for column in plan.columns.iter().filter(|column| column.is_written && is_number_type(column)) {
+        let (name, sequence) = (quote(&column.target), format!("pg_get_serial_sequence({}, {})", literal(table), literal(&column.target)));
+        let sql = format!(
+            "SELECT setval(s, greatest(m + 1, nextval(s)), false) FROM (SELECT {sequence} AS s, (SELECT max({name})::bigint FROM {table}) AS m) x
+             WHERE s IS NOT NULL AND m IS NOT NULL"
+        );
+        statements.push((format!("sequence of `{}`", column.target), sql));
+    }
+    statements.push(("statistics".to_owned(), format!("ANALYZE {table}")));
+    statements
+}
+
 /// `ALTER TABLE … ADD FOREIGN KEY`, for when all tables are complete.
 pub(super) fn foreign_key(plan: &TablePlan, key: &ForeignKey, referenced: &TablePlan) -> String {
     let there: Vec<String> =
         key.referenced_columns.iter().map(|name| quote(&target_column(referenced, name).unwrap_or_else(|| name.clone()))).collect();
     format!(
-        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON UPDATE {} ON DELETE {}",
+        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON UPDATE {} ON DELETE {} NOT VALID",
         qualified(&plan.target.schema, &plan.target.name),
         quote(&key.name),
         columns(plan, &key.columns),
@@ -95,21 +124,42 @@ pub(super) fn foreign_key(plan: &TablePlan, key: &ForeignKey, referenced: &Table
     )
 }
 
-/// `DROP TABLE` of what an unfinished run left.
-pub(super) fn drop_table(table: &TableName) -> String {
-    format!("DROP TABLE IF EXISTS {} CASCADE", qualified(&table.schema, &table.name))
+/// `ALTER TABLE … VALIDATE CONSTRAINT`.
+pub(super) fn validate(table: &TableName, constraint: &str) -> String {
+    format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(&table.schema, &table.name), quote(constraint))
+}
+
+/// `DROP TABLE` of several at once, so that foreign keys among them do not matter; what else depends on them keeps them.
+pub(super) fn drop_tables(tables: &[TableName]) -> String {
+    let names: Vec<String> = tables.iter().map(|table| qualified(&table.schema, &table.name)).collect();
+    format!("DROP TABLE IF EXISTS {}", names.join(", "))
 }
 
 /// A default as it stands in DDL; none if it has no form here.
-pub(super) fn default_sql(column: &Column, default: &DefaultValue) -> Option<String> {
-    match (default, &column.logical) {
-        (DefaultValue::Now(digits), LogicalType::Timestamp(_)) => Some(with_digits("CURRENT_TIMESTAMP", *digits)),
-        (DefaultValue::Now(digits), LogicalType::DateTime(_)) => Some(with_digits("LOCALTIMESTAMP", *digits)),
+pub(super) fn default_sql(column: &Column, default: &DefaultValue, target: &ColumnPlan) -> Option<String> {
+    let kind = PgType::parse(&target.to, &target.labels)?;
+    match (default, &kind) {
+        (DefaultValue::Now(digits), PgType::Timestamptz(_)) => Some(with_digits("CURRENT_TIMESTAMP", *digits)),
+        (DefaultValue::Now(digits), PgType::Timestamp(_)) if matches!(column.logical, LogicalType::Timestamp(_)) => {
+            Some(format!("({} AT TIME ZONE 'UTC')", with_digits("CURRENT_TIMESTAMP", *digits)))
+        }
+        (DefaultValue::Now(digits), PgType::Timestamp(_)) => Some(with_digits("LOCALTIMESTAMP", *digits)),
         (DefaultValue::Now(_), _) => None,
-        (DefaultValue::Literal(text), logical) => literal_default(text, logical),
-        (DefaultValue::Expression(text), LogicalType::Uuid) if text.eq_ignore_ascii_case("uuid()") => Some("gen_random_uuid()".to_owned()),
+        (DefaultValue::Literal(text), _) => literal_default(text, &column.logical, &kind),
+        (DefaultValue::Expression(text), PgType::Uuid) if text.eq_ignore_ascii_case("uuid()") => Some("gen_random_uuid()".to_owned()),
         (DefaultValue::Expression(text), _) => translate(text, &|_| None).ok(),
     }
+}
+
+/// The column's comment, with the reference system that well-known binary does not hold.
+fn column_comment(source: &Column, target: &ColumnPlan) -> String {
+    let is_binary = matches!(source.logical, LogicalType::Spatial { .. }) && target.to == "bytea";
+    let spatial = match (is_binary, target.srid) {
+        (false, _) | (true, Some(0)) => return source.comment.clone(),
+        (true, Some(srid)) => format!("WKB, SRID {srid}"),
+        (true, None) => "EWKB".to_owned(),
+    };
+    if source.comment.is_empty() { spatial } else { format!("{} ({spatial})", source.comment) }
 }
 
 fn column(plan: &TablePlan, source: &Column, target: &ColumnPlan) -> String {
@@ -122,7 +172,7 @@ fn column(plan: &TablePlan, source: &Column, target: &ColumnPlan) -> String {
     }
     if source.auto_increment && is_identity_type(&target.to) {
         sql.push_str(" GENERATED BY DEFAULT AS IDENTITY");
-    } else if let Some(default) = source.default.as_ref().and_then(|default| default_sql(source, default)) {
+    } else if let Some(default) = source.default.as_ref().and_then(|default| default_sql(source, default, target)) {
         sql.push_str(&format!(" DEFAULT {default}"));
     }
     if !source.nullable {
@@ -134,6 +184,11 @@ fn column(plan: &TablePlan, source: &Column, target: &ColumnPlan) -> String {
 fn create_index(plan: &TablePlan, table: &str, index: &Index) -> String {
     let unique = if index.unique { "UNIQUE " } else { "" };
     let name = quote(&index.name);
+    if index.method == "SPATIAL" {
+        let columns: Vec<String> =
+            index.parts.iter().filter_map(|part| target_column(plan, &part.column)).map(|name| quote(&name)).collect();
+        return format!("CREATE INDEX {name} ON {table} USING gist ({})", columns.join(", "));
+    }
     if index.method == "FULLTEXT" {
         let texts: Vec<String> = index
             .parts
@@ -160,32 +215,42 @@ fn create_index(plan: &TablePlan, table: &str, index: &Index) -> String {
     format!("CREATE {unique}INDEX {name} ON {table} ({})", parts.join(", "))
 }
 
-fn literal_default(text: &str, logical: &LogicalType) -> Option<String> {
-    match logical {
-        LogicalType::Int { .. } | LogicalType::Year | LogicalType::Decimal { .. } | LogicalType::Float32 | LogicalType::Float64 => {
+fn literal_default(text: &str, logical: &LogicalType, kind: &PgType) -> Option<String> {
+    let is_date = matches!(logical, LogicalType::Date | LogicalType::DateTime(_) | LogicalType::Timestamp(_));
+    match kind {
+        PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Numeric(_) | PgType::Float4 | PgType::Float8 => {
             text.parse::<f64>().ok().map(|_| text.to_owned())
         }
-        LogicalType::Bool | LogicalType::Bit(1) => match text {
+        PgType::Bool => match text {
             "0" | "" => Some("false".to_owned()),
             "1" => Some("true".to_owned()),
             _ => None,
         },
-        LogicalType::Bit(length) => {
+        PgType::Bit(length) => {
             let is_bits = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0' | b'1'));
             is_bits.then(|| format!("B'{text:0>width$}'", width = usize::from(*length)))
         }
-        LogicalType::Set(_) => {
+        PgType::TextArray => {
             let labels: Vec<String> = text.split(',').filter(|label| !label.is_empty()).map(literal).collect();
             Some(format!("ARRAY[{}]::text[]", labels.join(", ")))
         }
-        LogicalType::Date | LogicalType::DateTime(_) | LogicalType::Timestamp(_) if has_zero_part(text) => None,
-        LogicalType::Timestamp(_) => Some(format!("{}::timestamptz", literal(&format!("{text}+00")))),
-        LogicalType::Binary(_) | LogicalType::Bytes => {
+        PgType::Text | PgType::Varchar(_) | PgType::Char(_) => Some(literal(text)),
+        _ if is_date && has_zero_part(text) => None,
+        PgType::Timestamptz(_) => Some(format!("{}::timestamptz", literal(&format!("{text}+00")))),
+        PgType::Bytea if matches!(logical, LogicalType::Binary(_) | LogicalType::Bytes) => {
             let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
             Some(format!("'\\x{hex}'::bytea"))
         }
-        LogicalType::Unsupported(_) => None,
-        _ => Some(literal(text)),
+        PgType::Date
+        | PgType::Timestamp(_)
+        | PgType::Time(_)
+        | PgType::Interval(_)
+        | PgType::Json
+        | PgType::Jsonb
+        | PgType::Uuid
+        | PgType::Inet
+        | PgType::Labels(..) => Some(literal(text)),
+        PgType::Bytea | PgType::VarBit(_) | PgType::Geometry(_) => None,
     }
 }
 
@@ -201,6 +266,10 @@ fn with_digits(word: &str, digits: u8) -> String {
 
 fn is_identity_type(sql: &str) -> bool {
     matches!(sql, "smallint" | "integer" | "bigint")
+}
+
+fn is_number_type(column: &ColumnPlan) -> bool {
+    PgType::parse(&column.to, &column.labels).is_some_and(|kind| kind.whole_range().is_some())
 }
 
 /// The name that PostgreSQL gives a serial column's sequence, shortened if need be.

@@ -6,46 +6,73 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use millrace_core::catalog::{Column, LogicalType};
-use millrace_core::plan::{ColumnPlan, Verdict};
+use millrace_core::plan::ColumnPlan;
 use millrace_core::value::{MICROS_PER_DAY, OnLoss, RowEncoder, ValueError, ValueRef};
+use millrace_core::{Error, Result};
+
+use super::misfit;
+use super::types::{self, Fit, Hints, PgType};
 
 /// A block is sent when it holds so many bytes.
 const BLOCK: usize = 128 * 1024;
 
 /// Days and microseconds from 1970-01-01 to PostgreSQL's epoch, 2000-01-01.
-const EPOCH_DAYS: i32 = 10_957;
-const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
+pub(super) const EPOCH_DAYS: i32 = 10_957;
+pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: [u8; 2] = [0xFF, 0xFF];
 
 /// How one column is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Form {
     Bool,
     Int2,
     Int4,
     Int8,
-    Numeric,
+    /// Whole and fractional digits that fit, where that must be looked at.
+    Numeric(Option<(u16, u16)>),
     Float4,
     Float8,
-    Text,
+    /// At most so many characters, where that must be looked at.
+    Text(Option<u32>),
+    /// As a fixed length: spaces at the end of a value are not kept.
+    Padded(u32),
+    /// The canonical text of a value of another kind.
+    Canonical(Option<u32>),
     Bytea,
+    /// Well-known binary without, or with the value's reference system.
+    Wkb {
+        extended: bool,
+    },
     Bit(u16),
+    VarBit(u16),
     Date,
-    Timestamp,
-    Time,
-    Interval,
+    /// A moment in steps of so many microseconds.
+    Timestamp(i64),
+    Time(i64),
+    Interval(i64),
     TextArray,
     Json,
     Jsonb,
     Uuid,
+    Inet,
+    Labels(Vec<String>),
+}
+
+/// A column as the encoder sees it.
+#[derive(Debug, Clone)]
+pub(super) struct ColumnForm {
+    pub(super) form: Form,
+    pub(super) on_loss: OnLoss,
+    /// Digits of a second that the source's column has, for texts; its bits, if it holds bits.
+    pub(super) digits: u16,
 }
 
 /// Encodes rows of one table.
 pub(super) struct CopyEncoder {
     block: BytesMut,
-    columns: Vec<(Form, OnLoss)>,
+    columns: Vec<ColumnForm>,
     row_start: usize,
     losses: Vec<u64>,
     /// Losses of the row at hand, by column; they count only once the row ends.
@@ -54,12 +81,13 @@ pub(super) struct CopyEncoder {
 
 impl CopyEncoder {
     /// For these written columns; the stream begins with its signature.
-    pub(super) fn new(sources: &[&Column], targets: &[ColumnPlan]) -> Self {
-        let columns: Vec<(Form, OnLoss)> =
-            sources.iter().zip(targets).map(|(source, target)| (form(source, target), on_loss(target))).collect();
+    ///
+    /// Errors: [`millrace_core::Kind::Internal`] if a plan pairs types that do not belong together.
+    pub(super) fn new(sources: &[&Column], targets: &[ColumnPlan]) -> Result<Self> {
+        let columns: Vec<ColumnForm> = sources.iter().zip(targets).map(|(source, target)| form(source, target)).collect::<Result<_>>()?;
         let mut block = BytesMut::with_capacity(BLOCK + BLOCK / 4);
         block.put_slice(SIGNATURE);
-        Self { block, losses: vec![0; columns.len()], columns, row_start: 0, row_losses: Vec::new() }
+        Ok(Self { block, losses: vec![0; columns.len()], columns, row_start: 0, row_losses: Vec::new() })
     }
 
     /// What is encoded so far; the encoder goes on empty.
@@ -79,15 +107,27 @@ impl CopyEncoder {
         &self.losses
     }
 
-    fn lossy(&mut self, column: usize, on_loss: OnLoss, reason: String) -> Result<(), ValueError> {
-        match on_loss {
-            OnLoss::Error => Err(ValueError::new(column, reason)),
-            OnLoss::Null => {
-                self.row_losses.push(column);
-                self.block.put_i32(-1);
-                Ok(())
-            }
+    /// Values whose column needs more than a copy of bytes, and those that do not fit.
+    #[cold]
+    fn uncommon(&mut self, column: usize, value: ValueRef<'_>) -> Result<(), ValueError> {
+        let Some(spec) = self.columns.get(column) else {
+            return Err(ValueError::new(column, "there is no such column in the target"));
+        };
+        let start = self.block.len();
+        let misfit = match misfit::put(&mut self.block, spec, value) {
+            Ok(()) => return Ok(()),
+            Err(misfit) => misfit,
+        };
+        self.block.truncate(start);
+        match (spec.on_loss, misfit.nearest) {
+            (OnLoss::Null, _) => self.block.put_i32(-1),
+            (OnLoss::Clamp, Some(nearest)) => misfit::put(&mut self.block, spec, nearest.value())
+                .map_err(|_| ValueError::new(column, format!("{}, and no value is near it", misfit.reason)))?,
+            (OnLoss::Clamp, None) => return Err(ValueError::new(column, format!("{}, and no value is near it", misfit.reason))),
+            (OnLoss::Error | OnLoss::Text, _) => return Err(ValueError::new(column, misfit.reason)),
         }
+        self.row_losses.push(column);
+        Ok(())
     }
 }
 
@@ -99,50 +139,34 @@ impl RowEncoder for CopyEncoder {
 
     #[inline]
     fn value(&mut self, column: usize, value: ValueRef<'_>) -> Result<(), ValueError> {
-        let Some(&(form, on_loss)) = self.columns.get(column) else {
+        let Some(spec) = self.columns.get(column) else {
             return Err(ValueError::new(column, "there is no such column in the target"));
         };
         let block = &mut self.block;
-        match (form, value) {
+        match (&spec.form, value) {
             (_, ValueRef::Null) => block.put_i32(-1),
             (Form::Int8, ValueRef::Int(value)) => put_fixed(block, value.to_be_bytes()),
-            (Form::Int4, ValueRef::Int(value)) => put_fixed(block, narrowed::<i32>(column, value)?.to_be_bytes()),
-            (Form::Int2, ValueRef::Int(value)) => put_fixed(block, narrowed::<i16>(column, value)?.to_be_bytes()),
-            (Form::Int8, ValueRef::UInt(value)) => {
-                let value = i64::try_from(value).map_err(|_| ValueError::new(column, "the number is too large for its target"))?;
-                put_fixed(block, value.to_be_bytes());
+            (Form::Int4, ValueRef::Int(value)) if i32::try_from(value).is_ok() => put_fixed(block, (value as i32).to_be_bytes()),
+            (Form::Int2, ValueRef::Int(value)) if i16::try_from(value).is_ok() => put_fixed(block, (value as i16).to_be_bytes()),
+            (Form::Text(None), ValueRef::Text(text)) if memchr::memchr(0, text.as_bytes()).is_none() => put_counted(block, text.as_bytes()),
+            (Form::Json, ValueRef::Json(text)) => put_counted(block, text.as_bytes()),
+            (Form::Numeric(None), ValueRef::Decimal(text)) => {
+                if !put_numeric(block, text) {
+                    return Err(ValueError::new(column, "the decimal is malformed"));
+                }
             }
-            (Form::Text, ValueRef::Text(text)) => put_text(block, column, text)?,
-            (Form::Json, ValueRef::Json(text)) => put_text(block, column, text)?,
-            (Form::Jsonb, ValueRef::Json(text)) => {
-                block.put_i32(text.len() as i32 + 1);
-                block.put_u8(1);
-                block.put_slice(text.as_bytes());
-            }
-            (Form::Numeric, ValueRef::Decimal(text)) => put_numeric(block, column, text)?,
-            (Form::Numeric, ValueRef::UInt(value)) => put_integer(block, false, value),
-            (Form::Numeric, ValueRef::Int(value)) => put_integer(block, value < 0, value.unsigned_abs()),
+            (Form::Numeric(None), ValueRef::UInt(value)) => put_integer(block, false, value),
             (Form::Float8, ValueRef::Float64(value)) => put_fixed(block, value.to_be_bytes()),
             (Form::Float4, ValueRef::Float32(value)) => put_fixed(block, value.to_be_bytes()),
             (Form::Bytea, ValueRef::Bytes(bytes)) => put_counted(block, bytes),
-            (Form::Timestamp, ValueRef::DateTime(micros) | ValueRef::Timestamp(micros)) => {
+            (Form::Timestamp(1), ValueRef::DateTime(micros) | ValueRef::Timestamp(micros)) => {
                 put_fixed(block, (micros - EPOCH_MICROS).to_be_bytes());
             }
             (Form::Date, ValueRef::Date(days)) => put_fixed(block, (days - EPOCH_DAYS).to_be_bytes()),
-            (Form::Time, ValueRef::Time(micros)) if (0..=MICROS_PER_DAY).contains(&micros) => put_fixed(block, micros.to_be_bytes()),
-            (Form::Time, ValueRef::Time(_)) => return Err(ValueError::new(column, "the time is outside one day")),
-            (Form::Interval, ValueRef::Time(micros)) => {
-                block.put_i32(16);
-                block.put_i64(micros);
-                block.put_i64(0); // days and months
-            }
             (Form::Bool, ValueRef::Bool(value)) => put_fixed(block, [u8::from(value)]),
-            (Form::Bool, ValueRef::Bits(bits)) => put_fixed(block, [u8::from(bits.iter().any(|&byte| byte != 0))]),
-            (Form::Bit(length), ValueRef::Bits(bits)) => put_bits(block, length, bits),
             (Form::TextArray, ValueRef::Labels(labels)) => put_labels(block, labels),
             (Form::Uuid, ValueRef::Uuid(uuid)) => put_fixed(block, uuid),
-            (_, ValueRef::Odd(odd)) => return self.lossy(column, on_loss, format!("`{odd}` has no form in the target")),
-            (form, _) => return Err(ValueError::new(column, format!("a value of another kind than {form:?}"))),
+            (_, value) => return self.uncommon(column, value),
         }
         Ok(())
     }
@@ -163,66 +187,78 @@ impl RowEncoder for CopyEncoder {
     }
 }
 
-fn form(source: &Column, target: &ColumnPlan) -> Form {
-    match &source.logical {
-        LogicalType::Bool | LogicalType::Bit(1) => Form::Bool,
-        LogicalType::Int { bits: 8, .. } | LogicalType::Int { bits: 16, unsigned: false } | LogicalType::Year => Form::Int2,
-        LogicalType::Int { bits: 16 | 24, .. } | LogicalType::Int { bits: 32, unsigned: false } => Form::Int4,
-        LogicalType::Int { bits: 64, unsigned: true } | LogicalType::Decimal { .. } => Form::Numeric,
-        LogicalType::Int { .. } => Form::Int8,
-        LogicalType::Float32 => Form::Float4,
-        LogicalType::Float64 => Form::Float8,
-        LogicalType::Binary(_) | LogicalType::Bytes => Form::Bytea,
-        LogicalType::Bit(length) => Form::Bit(*length),
-        LogicalType::Date => Form::Date,
-        LogicalType::DateTime(_) | LogicalType::Timestamp(_) => Form::Timestamp,
-        LogicalType::Time(_) if target.to.starts_with("interval") => Form::Interval,
-        LogicalType::Time(_) => Form::Time,
-        LogicalType::Set(_) => Form::TextArray,
-        LogicalType::JsonText => Form::Json,
-        LogicalType::Json => Form::Jsonb,
-        LogicalType::Uuid => Form::Uuid,
-        LogicalType::Char(_) | LogicalType::Varchar(_) | LogicalType::Text | LogicalType::Enum(_) | LogicalType::Unsupported(_) => {
-            Form::Text
+/// How a planned pair of columns is written. Limits are looked at only where the pair's types do not rule a misfit out.
+fn form(source: &Column, target: &ColumnPlan) -> Result<ColumnForm> {
+    let mismatch = || Error::internal(format!("the plan of `{}` pairs {} with {}", target.source, target.from, target.to));
+    let kind = PgType::parse(&target.to, &target.labels).ok_or_else(mismatch)?;
+    let hints = Hints { is_time_of_day: true, srid: target.srid, postgis: None };
+    let fit = types::fit(&source.logical, &kind, hints).ok_or_else(mismatch)?;
+    let is_checked = matches!(fit, Fit::May(_));
+    let step = |digits: u8| 10i64.pow(6 - u32::from(digits.min(6)));
+    let limit = kind.text_limit().filter(|limit| is_checked && *limit != u32::MAX);
+    let is_spatial = matches!(source.logical, LogicalType::Spatial { .. });
+    let form = match &kind {
+        PgType::Bool => Form::Bool,
+        PgType::Int2 => Form::Int2,
+        PgType::Int4 => Form::Int4,
+        PgType::Int8 => Form::Int8,
+        PgType::Numeric(Some((precision, scale))) if is_checked => Form::Numeric(Some((precision - (*scale).min(*precision), *scale))),
+        PgType::Numeric(_) => Form::Numeric(None),
+        PgType::Float4 => Form::Float4,
+        PgType::Float8 => Form::Float8,
+        PgType::Char(length) if is_checked && types::is_text(&source.logical) => Form::Padded(*length),
+        PgType::Text | PgType::Varchar(_) | PgType::Char(_) => {
+            if types::is_text(&source.logical) || matches!(source.logical, LogicalType::Enum(_)) {
+                Form::Text(limit)
+            } else {
+                Form::Canonical(limit)
+            }
         }
-    }
-}
-
-fn on_loss(target: &ColumnPlan) -> OnLoss {
-    match target.verdict {
-        Verdict::Policy(on_loss) => on_loss,
-        _ => OnLoss::Error,
-    }
+        PgType::Bytea if is_spatial => Form::Wkb { extended: target.srid.is_none() },
+        PgType::Geometry(_) => Form::Wkb { extended: true },
+        PgType::Bytea => Form::Bytea,
+        PgType::Bit(length) => Form::Bit(*length),
+        PgType::VarBit(_) => match source.logical {
+            LogicalType::Bit(length) => Form::VarBit(length),
+            _ => return Err(mismatch()),
+        },
+        PgType::Date => Form::Date,
+        PgType::Timestamp(digits) | PgType::Timestamptz(digits) => match source.logical {
+            LogicalType::DateTime(from) | LogicalType::Timestamp(from) if from <= *digits => Form::Timestamp(1),
+            _ => Form::Timestamp(step(*digits)),
+        },
+        PgType::Time(digits) => Form::Time(step(*digits)),
+        PgType::Interval(digits) => Form::Interval(step(*digits)),
+        PgType::TextArray => Form::TextArray,
+        PgType::Json => Form::Json,
+        PgType::Jsonb => Form::Jsonb,
+        PgType::Uuid => Form::Uuid,
+        PgType::Inet => Form::Inet,
+        PgType::Labels(_, labels) => Form::Labels(labels.clone()),
+    };
+    let digits = match source.logical {
+        LogicalType::DateTime(digits) | LogicalType::Timestamp(digits) | LogicalType::Time(digits) => u16::from(digits),
+        LogicalType::Bit(bits) => bits,
+        _ => 0,
+    };
+    Ok(ColumnForm { form, on_loss: target.on_loss(), digits })
 }
 
 #[inline]
-fn put_fixed<const N: usize>(block: &mut BytesMut, bytes: [u8; N]) {
+pub(super) fn put_fixed<const N: usize>(block: &mut BytesMut, bytes: [u8; N]) {
     block.put_i32(N as i32);
     block.put_slice(&bytes);
 }
 
 #[inline]
-fn put_counted(block: &mut BytesMut, bytes: &[u8]) {
+pub(super) fn put_counted(block: &mut BytesMut, bytes: &[u8]) {
     block.put_i32(bytes.len() as i32);
     block.put_slice(bytes);
 }
 
-#[inline]
-fn put_text(block: &mut BytesMut, column: usize, text: &str) -> Result<(), ValueError> {
-    if memchr::memchr(0, text.as_bytes()).is_some() {
-        return Err(ValueError::new(column, "the text holds a NUL character, which PostgreSQL cannot store"));
-    }
-    put_counted(block, text.as_bytes());
-    Ok(())
-}
-
-fn narrowed<T: TryFrom<i64>>(column: usize, value: i64) -> Result<T, ValueError> {
-    T::try_from(value).map_err(|_| ValueError::new(column, "the number is too large for its target"))
-}
-
 /// `numeric_recv`: count of base-10000 digits, weight of the first, sign, digits after the point, then the digits.
-fn put_numeric(block: &mut BytesMut, column: usize, text: &str) -> Result<(), ValueError> {
-    let malformed = || ValueError::new(column, "the decimal is malformed");
+/// Answers whether the text is a decimal.
+pub(super) fn put_numeric(block: &mut BytesMut, text: &str) -> bool {
     let (is_negative, digits) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -234,7 +270,7 @@ fn put_numeric(block: &mut BytesMut, column: usize, text: &str) -> Result<(), Va
         None => (digits, &[][..]),
     };
     if whole.is_empty() && fraction.is_empty() || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
-        return Err(malformed());
+        return false;
     }
     let groups_before = whole.len().div_ceil(4);
     let start = block.len();
@@ -259,13 +295,13 @@ fn put_numeric(block: &mut BytesMut, column: usize, text: &str) -> Result<(), Va
     };
     let lead = whole.len() % 4;
     if lead > 0 {
-        put_group(block, group(&whole[..lead], lead));
+        put_group(block, group(&whole[..lead]));
     }
     for chunk in whole[lead..].chunks(4) {
-        put_group(block, group(chunk, 4));
+        put_group(block, group(chunk));
     }
     for chunk in fraction.chunks(4) {
-        put_group(block, group(chunk, 4) * [0, 1000, 100, 10, 1][chunk.len()]);
+        put_group(block, group(chunk) * [0, 1000, 100, 10, 1][chunk.len()]);
     }
     block.truncate(start + 12 + significant * 2);
     let length = (8 + significant * 2) as u32;
@@ -274,15 +310,15 @@ fn put_numeric(block: &mut BytesMut, column: usize, text: &str) -> Result<(), Va
     block[start + 4..start + 6].copy_from_slice(&(significant as u16).to_be_bytes());
     block[start + 6..start + 8].copy_from_slice(&(if significant == 0 { 0 } else { first as i16 }).to_be_bytes());
     block[start + 8..start + 10].copy_from_slice(&(if is_negative { 0x4000u16 } else { 0 }).to_be_bytes());
-    Ok(())
+    true
 }
 
 #[inline]
-fn group(digits: &[u8], _: usize) -> u16 {
+fn group(digits: &[u8]) -> u16 {
     digits.iter().fold(0, |group, digit| group * 10 + u16::from(digit - b'0'))
 }
 
-fn put_integer(block: &mut BytesMut, is_negative: bool, mut value: u64) {
+pub(super) fn put_integer(block: &mut BytesMut, is_negative: bool, mut value: u64) {
     let mut groups = [0u16; 5];
     let mut count = 0;
     while value > 0 {
@@ -303,7 +339,7 @@ fn put_integer(block: &mut BytesMut, is_negative: bool, mut value: u64) {
 }
 
 /// `bit_recv`: the number of bits, then the bytes with the first bit highest; MySQL's are right-aligned.
-fn put_bits(block: &mut BytesMut, length: u16, bits: &[u8]) {
+pub(super) fn put_bits(block: &mut BytesMut, length: u16, bits: &[u8]) {
     let bytes = usize::from(length).div_ceil(8);
     let shift = (bytes * 8 - usize::from(length)) as u32;
     let value = bits.iter().take(8).fold(0u64, |value, &byte| value << 8 | u64::from(byte));
@@ -314,7 +350,7 @@ fn put_bits(block: &mut BytesMut, length: u16, bits: &[u8]) {
 }
 
 /// `array_recv`: dimensions, whether it holds NULLs, element type, then per dimension its size and lower bound, then the elements.
-fn put_labels(block: &mut BytesMut, labels: &str) {
+pub(super) fn put_labels(block: &mut BytesMut, labels: &str) {
     const TEXT_OID: i32 = 25;
     let start = block.len();
     block.put_i32(0); // length, set below

@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
+use millrace_core::plan::Verdict;
+
 use super::*;
 
 fn numeric(text: &str) -> (i16, i16, u16, u16, Vec<u16>) {
     let mut block = BytesMut::new();
-    put_numeric(&mut block, 0, text).unwrap();
+    assert!(put_numeric(&mut block, text));
     parse_numeric(&block)
 }
 
@@ -41,7 +43,7 @@ fn integers_become_the_same_digits_as_their_text() {
 #[test]
 fn malformed_decimals_are_refused() {
     for text in ["", "-", ".", "1e5", "1.2.3", "x"] {
-        assert!(put_numeric(&mut BytesMut::new(), 0, text).is_err(), "{text}");
+        assert!(!put_numeric(&mut BytesMut::new(), text), "{text}");
     }
 }
 
@@ -71,15 +73,24 @@ fn column(logical: LogicalType) -> Column {
     }
 }
 
-fn encoder(logical: LogicalType, verdict: Verdict) -> CopyEncoder {
-    let target =
-        ColumnPlan { source: "c".into(), target: "c".into(), from: String::new(), to: String::new(), verdict, reason: String::new() };
-    CopyEncoder::new(&[&column(logical)], &[target])
+fn encoder(logical: LogicalType, to: &str, verdict: Verdict) -> CopyEncoder {
+    let target = ColumnPlan {
+        source: "c".into(),
+        target: "c".into(),
+        from: String::new(),
+        to: to.into(),
+        verdict,
+        reason: String::new(),
+        is_written: true,
+        labels: Vec::new(),
+        srid: None,
+    };
+    CopyEncoder::new(&[&column(logical)], &[target]).unwrap()
 }
 
 #[test]
 fn a_refused_row_leaves_the_block_as_it_was() {
-    let mut encoder = encoder(LogicalType::Text, Verdict::Exact);
+    let mut encoder = encoder(LogicalType::Text, "text", Verdict::Exact);
     encoder.begin_row();
     encoder.value(0, ValueRef::Text("kept")).unwrap();
     encoder.end_row();
@@ -93,7 +104,7 @@ fn a_refused_row_leaves_the_block_as_it_was() {
 #[test]
 fn a_zero_date_follows_its_policy_and_is_counted_with_its_row() {
     let zero = ValueRef::Odd(millrace_core::value::OddValue::ZeroDate { year: 0, month: 0, day: 0, time_micros: 0, has_time: false });
-    let mut lenient = encoder(LogicalType::Date, Verdict::Policy(OnLoss::Null));
+    let mut lenient = encoder(LogicalType::Date, "date", Verdict::Policy(OnLoss::Null));
     lenient.begin_row();
     lenient.value(0, zero).unwrap();
     lenient.abandon_row();
@@ -102,7 +113,7 @@ fn a_zero_date_follows_its_policy_and_is_counted_with_its_row() {
     lenient.value(0, zero).unwrap();
     lenient.end_row();
     assert_eq!(lenient.losses(), [1]);
-    let mut strict = encoder(LogicalType::Date, Verdict::Policy(OnLoss::Error));
+    let mut strict = encoder(LogicalType::Date, "date", Verdict::Policy(OnLoss::Error));
     strict.begin_row();
     assert!(strict.value(0, zero).unwrap_err().reason.contains("0000-00-00"));
 }

@@ -18,6 +18,7 @@ pub(super) fn kind_of(state: &str) -> Kind {
         "57014" => Kind::Cancelled,
         "57P01" | "57P02" | "57P03" | "57P05" => Kind::ConnectionLost,
         "25006" => Kind::PermissionDenied,
+        "2BP01" => Kind::TargetConflict,
         _ => match state.get(..2) {
             Some("08") => Kind::ConnectionLost,
             Some("22") => Kind::ValueRefused,
@@ -53,6 +54,19 @@ pub(super) fn cannot_connect(place: &str, error: tokio_postgres::Error) -> Error
             .with("sqlstate", db.code().code().to_owned());
     }
     let message = format!("cannot connect to `{place}`");
+    // The driver's own refusal and rustls' ones both come wrapped.
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        let io = found.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = found.downcast_ref::<rustls::Error>().or_else(|| io.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        if let Some(tls) = tls {
+            return Error::new(Kind::Untrusted, format!("no trusted connection to `{place}`: {tls}")).field("ssl");
+        }
+        if found.to_string().contains("does not support TLS") {
+            return Error::new(Kind::Untrusted, format!("`{place}` offers no TLS, which `ssl.mode` asks for")).field("ssl.mode");
+        }
+        cause = found.source();
+    }
     match error.source() {
         // A wrong or missing password is noticed by the driver itself.
         Some(cause) if cause.to_string().contains("password") => Error::new(Kind::LoginRefused, message).because(cause.to_string()),

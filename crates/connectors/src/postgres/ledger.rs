@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::TableName;
-use millrace_core::id::ConfigId;
-use millrace_core::ledger::{Epoch, LEDGER_VERSION, Ledger, LedgerKey};
+use millrace_core::id::{ConfigId, StreamId};
+use millrace_core::ledger::{CommittedSplit, Epoch, LEDGER_VERSION, Ledger, LedgerKey, TableRecord};
 use millrace_core::split::Split;
 use millrace_core::{Error, Kind, Result};
 use tokio_postgres::Transaction;
@@ -17,9 +17,12 @@ use super::session::ControlSession;
 /// Held while the ledger is created, so that two first runs do not create it at once ("millrace" as a number).
 const CREATE_LOCK: i64 = 0x6d69_6c6c_7261;
 
-const CREATE: &str = "
+const CREATE_VERSION: &str = "
     CREATE SCHEMA IF NOT EXISTS millrace;
     CREATE TABLE IF NOT EXISTS millrace.ledger (version integer NOT NULL);
+";
+
+const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS millrace.run (
         stream text PRIMARY KEY,
         config text NOT NULL,
@@ -34,6 +37,10 @@ const CREATE: &str = "
         table_oid oid NOT NULL,
         PRIMARY KEY (stream, schema_name, table_name)
     );
+    ALTER TABLE millrace.target_table
+        ADD COLUMN IF NOT EXISTS is_created boolean NOT NULL DEFAULT true,
+        ADD COLUMN IF NOT EXISTS fingerprint text NOT NULL DEFAULT '',
+        ADD COLUMN IF NOT EXISTS keys_at timestamptz;
     CREATE TABLE IF NOT EXISTS millrace.split (
         stream text NOT NULL REFERENCES millrace.run ON DELETE CASCADE,
         schema_name text NOT NULL,
@@ -44,8 +51,19 @@ const CREATE: &str = "
         committed_at timestamptz,
         PRIMARY KEY (stream, schema_name, table_name, ordinal)
     );
-    INSERT INTO millrace.ledger SELECT 1 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
+    ALTER TABLE millrace.split
+        ADD COLUMN IF NOT EXISTS epoch bigint NOT NULL DEFAULT 0,
+        ADD COLUMN IF NOT EXISTS losses text;
+    INSERT INTO millrace.ledger SELECT 2 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
+    UPDATE millrace.ledger SET version = 2 WHERE version < 2;
 ";
+
+/// Tables that unfinished runs of a config have created. By identity, not by name: a table that the user made in place of ours is the user's.
+pub(super) const UNFINISHED_TABLES: &str =
+    "SELECT DISTINCT t.schema_name, t.table_name FROM millrace.target_table t JOIN millrace.run r USING (stream)
+    JOIN pg_class c ON c.oid = t.table_oid AND c.relname = t.table_name
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
+    WHERE r.config = $1 AND r.finished_at IS NULL AND t.is_created";
 
 /// The ledger of one target database.
 pub(super) struct PgLedger {
@@ -58,19 +76,21 @@ impl Ledger for PgLedger {
             let mut client = self.session.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
             transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&CREATE_LOCK]).await.map_err(classify)?;
-            transaction.batch_execute(CREATE).await.map_err(classify)?;
-            let version: i32 = transaction.query_one("SELECT version FROM millrace.ledger", &[]).await.map_err(classify)?.get(0);
-            if version > LEDGER_VERSION {
+            transaction.batch_execute(CREATE_VERSION).await.map_err(classify)?;
+            let version: Option<i32> =
+                transaction.query_opt("SELECT version FROM millrace.ledger", &[]).await.map_err(classify)?.map(|row| row.get(0));
+            if let Some(version) = version.filter(|version| *version > LEDGER_VERSION) {
                 return Err(Error::new(
                     Kind::TargetConflict,
                     format!("the target's ledger has version {version}; this program knows {LEDGER_VERSION}"),
                 ));
             }
+            if version != Some(LEDGER_VERSION) {
+                transaction.batch_execute(CREATE).await.map_err(classify)?;
+            }
             let sql = "INSERT INTO millrace.run (stream, config, epoch) VALUES ($1, $2, 1)
                 ON CONFLICT (stream) DO UPDATE SET epoch = run.epoch + 1, claimed_at = now() RETURNING epoch";
             let row = transaction.query_one(sql, &[&key.stream.as_str(), &key.config.as_str()]).await.map_err(classify)?;
-            // A new attempt plans its splits anew, at a new cut: what an earlier one recorded no longer counts.
-            transaction.execute("DELETE FROM millrace.split WHERE stream = $1", &[&key.stream.as_str()]).await.map_err(classify)?;
             let epoch = Epoch(row.get(0));
             transaction.commit().await.map_err(classify)?;
             Ok(epoch)
@@ -78,18 +98,66 @@ impl Ledger for PgLedger {
         .boxed()
     }
 
+    fn unfinished_run<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Option<StreamId>>> {
+        async move {
+            let sql = "SELECT stream, finished_at IS NULL FROM millrace.run WHERE config = $1 ORDER BY claimed_at DESC LIMIT 1";
+            let row = match self.session.client().await?.query_opt(sql, &[&config.as_str()]).await {
+                Ok(row) => row,
+                Err(error) if is_missing_table(&error) => None,
+                Err(error) => return Err(classify(error)),
+            };
+            let Some(row) = row.filter(|row| row.get(1)) else { return Ok(None) };
+            let id: String = row.get(0);
+            id.parse().map(Some).map_err(|error| Error::internal("the target's ledger names a malformed stream").because(error))
+        }
+        .boxed()
+    }
+
     fn unfinished_tables<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Vec<TableName>>> {
         async move {
-            // By identity, not by name: a table that the user made in place of ours is the user's.
-            let sql = "SELECT DISTINCT t.schema_name, t.table_name FROM millrace.target_table t JOIN millrace.run r USING (stream)
-                JOIN pg_class c ON c.oid = t.table_oid AND c.relname = t.table_name
-                JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
-                WHERE r.config = $1 AND r.finished_at IS NULL";
-            match self.session.client().await?.query(sql, &[&config.as_str()]).await {
+            match self.session.client().await?.query(UNFINISHED_TABLES, &[&config.as_str()]).await {
                 Ok(rows) => Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect()),
                 Err(error) if is_missing_table(&error) => Ok(Vec::new()),
                 Err(error) => Err(classify(error)),
             }
+        }
+        .boxed()
+    }
+
+    fn tables<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Vec<TableRecord>>> {
+        async move {
+            let client = self.session.client().await?;
+            let sql = "SELECT schema_name, table_name, is_created, fingerprint, keys_at IS NOT NULL FROM millrace.target_table
+                WHERE stream = $1 ORDER BY 1, 2";
+            let rows = match client.query(sql, &[&key.stream.as_str()]).await {
+                Ok(rows) => rows,
+                Err(error) if is_missing_table(&error) => return Ok(Vec::new()),
+                Err(error) => return Err(classify(error)),
+            };
+            let mut records: Vec<TableRecord> = rows
+                .iter()
+                .map(|row| TableRecord {
+                    target: TableName { schema: row.get(0), name: row.get(1) },
+                    is_created: row.get(2),
+                    fingerprint: row.get(3),
+                    is_finished: row.get(4),
+                    splits: Vec::new(),
+                })
+                .collect();
+            let sql = "SELECT schema_name, table_name, ordinal, range, CASE WHEN committed_at IS NOT NULL THEN row_count END, epoch, losses
+                FROM millrace.split WHERE stream = $1 ORDER BY 1, 2, 3";
+            for row in client.query(sql, &[&key.stream.as_str()]).await.map_err(classify)? {
+                let target = TableName { schema: row.get(0), name: row.get(1) };
+                let Some(record) = records.iter_mut().find(|record| record.target == target) else { continue };
+                let range = serde_json::from_str(row.get(3))
+                    .map_err(|error| Error::internal("the target's ledger holds a split that cannot be read").because(error))?;
+                let split = Split { table: 0, ordinal: row.get::<_, i32>(2) as u32, range, estimated_rows: 0 };
+                let losses = row.get::<_, Option<String>>(6).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                let committed =
+                    row.get::<_, Option<i64>>(4).map(|rows| CommittedSplit { rows: rows as u64, epoch: Epoch(row.get(5)), losses });
+                record.splits.push((split, committed));
+            }
+            Ok(records)
         }
         .boxed()
     }

@@ -5,12 +5,16 @@
 //!      ─▶ primary keys, indexes, checks, sequences ─▶ foreign keys
 //! ```
 
+mod constraints;
 mod copy;
 mod ddl;
 mod encode;
 mod error;
 mod expression;
+mod fidelity;
+mod inspect;
 mod ledger;
+mod misfit;
 mod names;
 mod plan;
 mod session;
@@ -19,15 +23,19 @@ mod types;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::catalog::{Catalog, TableName};
-use millrace_core::config::StructureOptions;
 use millrace_core::connection::{Connection, Engine};
-use millrace_core::connector::{ColumnFact, Connector, Scope, Session, Sink, SourcePlanner};
+use millrace_core::connector::{Connector, ConstraintsReport, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts};
+use millrace_core::id::ConfigId;
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Result};
 
 use session::{MAINTENANCE_DATABASE, PgSession};
 use sink::PgSink;
+
+/// `docs/fidelity.md`.
+pub fn fidelity_markdown() -> String {
+    fidelity::markdown()
+}
 
 /// The connector.
 pub struct PostgreSql;
@@ -41,7 +49,7 @@ impl Connector for PostgreSql {
         async move {
             let spec = session::spec(connection)?;
             let database = database.or(spec.database.as_deref()).unwrap_or(MAINTENANCE_DATABASE);
-            Ok(Box::new(PgSession(session::connect(spec, database).await?)) as Box<dyn Session>)
+            Ok(Box::new(PgSession(session::connect(connection, database).await?)) as Box<dyn Session>)
         }
         .boxed()
     }
@@ -51,13 +59,32 @@ impl Connector for PostgreSql {
         async { Err(error) }.boxed()
     }
 
-    fn plan(&self, scope: &Scope, catalog: &Catalog, facts: &[(TableName, ColumnFact)], structure: StructureOptions) -> Result<Plan> {
-        Ok(plan::plan(catalog, facts, scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA), structure))
+    fn inspect<'a>(
+        &'a self,
+        connection: &'a Connection,
+        scope: &'a Scope,
+        config: &'a ConfigId,
+        sources: &'a [SourcePart],
+    ) -> BoxFuture<'a, Result<TargetFacts>> {
+        inspect::inspect(connection, scope, config, sources).boxed()
+    }
+
+    fn plan(&self, request: &PlanRequest<'_>) -> Result<Plan> {
+        plan::plan(request, request.scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA))
+    }
+
+    fn validate_constraints<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>> {
+        async move {
+            let database = scope.database.as_deref().unwrap_or(MAINTENANCE_DATABASE);
+            let client = session::connect(connection, database).await?;
+            constraints::validate(&client, scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA)).await
+        }
+        .boxed()
     }
 
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
         async move {
-            let sink = PgSink::open(session::spec(connection)?.clone(), scope).await?;
+            let sink = PgSink::open(connection, scope).await?;
             Ok(Box::new(sink) as Box<dyn Sink>)
         }
         .boxed()
@@ -67,7 +94,7 @@ impl Connector for PostgreSql {
 /// Ends the statements of sessions whose `application_name` is `tag`. Answers how many were told to end.
 pub async fn cancel_tagged(connection: &Connection, tag: &str) -> Result<usize> {
     let spec = session::spec(connection)?;
-    let client = session::connect(spec, spec.database.as_deref().unwrap_or(MAINTENANCE_DATABASE)).await?;
+    let client = session::connect(connection, spec.database.as_deref().unwrap_or(MAINTENANCE_DATABASE)).await?;
     let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
     let row = client.query_one(sql, &[&tag]).await.map_err(error::classify)?;
     Ok(row.get::<_, i64>(0) as usize)

@@ -1,35 +1,39 @@
 //! Logging in, and short questions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_core::connection::{Connection, DatabaseSpec, SslMode};
+use millrace_core::connection::{Connection, DatabaseSpec};
 use millrace_core::connector::{DatabaseEntry, Session};
 use millrace_core::{Error, Kind, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{cannot_connect, classify};
+use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The database that every server has, for connections that name none.
 pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 
-/// The database form of a connection, with a transport that we speak.
+/// The database form of a connection.
 pub(super) fn spec(connection: &Connection) -> Result<&DatabaseSpec> {
-    if connection.ssl.as_ref().is_some_and(|ssl| ssl.mode != SslMode::Disabled) {
-        return Err(Error::not_supported("ssl.mode", "TLS to PostgreSQL is not supported yet; use `disabled`"));
-    }
     connection
         .database()
         .ok_or_else(|| Error::new(Kind::Invalid, "a PostgreSQL connection needs the form `spec.database`").field("spec.database"))
 }
 
 /// Logs in; the connection's task ends with the client.
-pub(super) async fn connect(spec: &DatabaseSpec, database: &str) -> Result<Client> {
+pub(super) async fn connect(connection: &Connection, database: &str) -> Result<Client> {
+    let spec = spec(connection)?;
     let place = format!("{}:{}", spec.host, spec.port);
+    let tls = tls::client_config(connection)?;
     let mut config = Config::new();
     config
         .host(&spec.host)
@@ -38,48 +42,86 @@ pub(super) async fn connect(spec: &DatabaseSpec, database: &str) -> Result<Clien
         .dbname(database)
         .application_name("millrace")
         .connect_timeout(CONNECT_TIMEOUT)
+        .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
         .keepalives_idle(Duration::from_secs(60));
     if let Some(password) = &spec.password {
         config.password(password.expose());
     }
-    let dial = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls));
-    let (client, connection) = match dial.await {
-        Ok(dialled) => dialled.map_err(|error| cannot_connect(&place, error))?,
-        Err(_) => return Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs()))),
+    let dial = async {
+        match tls {
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(|error| cannot_connect(&place, error))?;
+                serve(connection);
+                Ok(client)
+            }
+            Some(tls) => {
+                let (client, connection) = config.connect(tls_connector(&tls)).await.map_err(|error| cannot_connect(&place, error))?;
+                serve(connection);
+                Ok(client)
+            }
+        }
     };
+    match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
+        Ok(dialled) => dialled,
+        Err(_) => Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+/// Runs a connection in the background until its client is gone.
+fn serve<S, T>(connection: tokio_postgres::Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     tokio::spawn(async move {
         // The client's next call tells its user the same.
         if let Err(error) = connection.await {
             tracing::debug!(error = %classify(error), "a connection to the target ended");
         }
     });
-    Ok(client)
+}
+
+fn tls_connector(config: &Arc<rustls::ClientConfig>) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(config.as_ref().clone())
+}
+
+/// Ends what a session runs; an idle one is not disturbed.
+pub(super) async fn cancel(token: CancelToken, connection: &Connection) -> Result<()> {
+    match tls::client_config(connection)? {
+        None => token.cancel_query(NoTls).await.map_err(classify),
+        Some(tls) => token.cancel_query(tls_connector(&tls)).await.map_err(classify),
+    }
 }
 
 /// One session for short statements, opened again when it has broken.
 pub(super) struct ControlSession {
-    spec: DatabaseSpec,
+    connection: Connection,
     database: String,
     client: Mutex<Client>,
 }
 
 impl ControlSession {
-    pub(super) fn new(spec: DatabaseSpec, database: String, client: Client) -> Self {
-        Self { spec, database, client: Mutex::new(client) }
+    pub(super) fn new(connection: Connection, database: String, client: Client) -> Self {
+        Self { connection, database, client: Mutex::new(client) }
     }
 
     /// The session, alive as far as the driver knows.
     pub(super) async fn client(&self) -> Result<MutexGuard<'_, Client>> {
         let mut client = self.client.lock().await;
         if client.is_closed() {
-            *client = connect(&self.spec, &self.database).await?;
+            *client = connect(&self.connection, &self.database).await?;
         }
         Ok(client)
     }
 
     /// Another session on the same database.
     pub(super) async fn another(&self) -> Result<Client> {
-        connect(&self.spec, &self.database).await
+        connect(&self.connection, &self.database).await
+    }
+
+    /// How its sessions are reached.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 }
 

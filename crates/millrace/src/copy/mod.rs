@@ -7,21 +7,25 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
-use millrace_core::config::{DbTarget, Mode, Source, SourceConnection, StreamSpec, TableSelection, Target, TargetSpec};
+use millrace_core::config::{
+    DbTarget, Mode, OnCutLost, PlanOptions, PlanRule, SchemaPolicy, Source, SourceConnection, StreamSpec, TableSelection, Target,
+    TargetSpec, WriteMode,
+};
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::stream::StreamState;
 use millrace_standalone::bus::LocalBus;
 use millrace_worker::control::{Control, Desired};
-use millrace_worker::convert::{ConvertTask, Outcome, preflight, run};
+use millrace_worker::convert::{ConvertTask, Outcome, preflight, run, unfinished_run};
 use millrace_worker::progress::Progress;
 
 use target::Place;
 
 /// Copies a database with its structure, once.
 ///
-/// Exit codes: 0 everything arrived, 1 it failed, 2 the command is wrong, 130 it was interrupted (nothing half-written stays: tables of an
-/// interrupted copy are replaced by the next one of the same source and target).
+/// Exit codes: 0 everything arrived, 1 it failed, 2 the command is wrong, 130 it was interrupted (nothing half-written stays: the next copy of the same
+/// source and target replaces what an interrupted one left, or goes on with it: `--on-cut-lost continue`).
 #[derive(Debug, Args)]
 pub(crate) struct CopyArgs {
     /// Where from: mysql://user@host:port/database
@@ -34,6 +38,21 @@ pub(crate) struct CopyArgs {
     /// Readers and writers at once; chosen from the machine by default
     #[arg(long, value_name = "N")]
     parallelism: Option<u16>,
+    /// What happens with tables that exist
+    #[arg(long, value_name = "POLICY", value_parser = word::<SchemaPolicy>)]
+    schema_policy: Option<SchemaPolicy>,
+    /// What happens with rows that exist
+    #[arg(long, value_name = "MODE", value_parser = word::<WriteMode>)]
+    write_mode: Option<WriteMode>,
+    /// What happens after an interruption: `restart` copies everything again at one new moment, `continue` keeps what is committed
+    #[arg(long, value_name = "POLICY", value_parser = word::<OnCutLost>)]
+    on_cut_lost: Option<OnCutLost>,
+    /// Change no value unless a rule asks for it
+    #[arg(long)]
+    strict: bool,
+    /// File with rules about columns: a JSON array of {table?, column?, type?, to?, onLoss?}
+    #[arg(long, value_name = "FILE")]
+    rules: Option<std::path::PathBuf>,
     /// File whose first line is the source's password
     #[arg(long, value_name = "FILE")]
     source_password_file: Option<std::path::PathBuf>,
@@ -46,11 +65,20 @@ pub(crate) struct CopyArgs {
 pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let source = Place::parse(&args.source, "source")?.with_password("MILLRACE_SOURCE_PASSWORD", args.source_password_file.as_deref())?;
     let target = Place::parse(&args.target, "target")?.with_password("MILLRACE_TARGET_PASSWORD", args.target_password_file.as_deref())?;
-    let task = task(&args, &source, &target)?;
+    let mut task = task(&args, &source, &target)?;
     let progress = Arc::new(Progress::new(now_ms()));
     let (desired, control) = Control::channel();
     let mut display = progress::Display::new(progress.clone(), std::io::stdout().is_terminal());
     let running = async {
+        let broken_off = match args.on_cut_lost {
+            Some(OnCutLost::Continue) => unfinished_run(&task).await,
+            _ => Ok(None),
+        };
+        match broken_off {
+            Ok(Some(stream)) => task.stream = stream,
+            Ok(None) => {}
+            Err(error) => return Outcome { state: StreamState::Failed, error: Some(error) },
+        }
         if let Err(error) = preflight(&task).await {
             return Outcome { state: StreamState::Failed, error: Some(error) };
         }
@@ -80,8 +108,7 @@ pub(crate) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
 /// Shows what a copy would do with every column, and does nothing. Exit codes: 0 the copy could start, 1 it would be refused, 2 the command is wrong.
 pub(crate) async fn plan(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let source = Place::parse(&args.source, "source")?.with_password("MILLRACE_SOURCE_PASSWORD", args.source_password_file.as_deref())?;
-    // The target is not asked, so no password of it is needed.
-    let target = Place::parse(&args.target, "target")?;
+    let target = Place::parse(&args.target, "target")?.with_password("MILLRACE_TARGET_PASSWORD", args.target_password_file.as_deref())?;
     let planned = match millrace_worker::convert::plan(&task(&args, &source, &target)?).await {
         Ok(planned) => planned,
         Err(error) => {
@@ -102,6 +129,8 @@ pub(crate) async fn plan(args: CopyArgs) -> anyhow::Result<ExitCode> {
                 column.reason
             ));
         }
+        let obstacles = planned.obstacles.iter().filter(|obstacle| obstacle.table == table.target.name);
+        obstacles.for_each(|obstacle| text.push_str(&format!("  IN THE WAY: {}\n", obstacle.text)));
         table.refusals.iter().for_each(|refusal| text.push_str(&format!("  REFUSED: {refusal}\n")));
         table.source.notes.iter().chain(&table.notes).for_each(|note| text.push_str(&format!("  note: {note}\n")));
     }
@@ -146,15 +175,29 @@ fn task(args: &CopyArgs, source: &Place, target: &Place) -> anyhow::Result<Conve
                 database: database(&target).ok_or_else(|| anyhow::anyhow!("the target URL names no database"))?,
                 schema: target_schema(&args.target),
                 structure_options: None,
-                schema_policy: None,
-                write_mode: None,
+                schema_policy: args.schema_policy,
+                write_mode: args.write_mode,
                 skip_data: None,
             }),
         },
         limits: None,
         parallelism: args.parallelism,
+        plan: Some(PlanOptions { strict: args.strict, rules: rules(args.rules.as_deref())? }),
+        on_cut_lost: args.on_cut_lost,
+        pause_hold: None,
     };
-    Ok(ConvertTask { stream: StreamId::mint(), config: config_id(&source, &target)?, spec, source, target })
+    Ok(ConvertTask { stream: StreamId::mint(), config: config_id(&source, &target)?, spec, sources: vec![source], target })
+}
+
+fn rules(path: Option<&std::path::Path>) -> anyhow::Result<Vec<PlanRule>> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the rules `{}`", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("the rules `{}` are not what they should be", path.display()))
+}
+
+/// Reads one of the words of the wire.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
 }
 
 /// The same source and target always give the same config id, so that a copy finds what an interrupted one left.

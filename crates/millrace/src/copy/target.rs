@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use millrace_core::Secret;
-use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine};
+use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine, Ssl, SslMode};
 use millrace_core::id::ConnectionId;
 use percent_encoding::percent_decode_str;
 
@@ -14,7 +14,49 @@ use percent_encoding::percent_decode_str;
 pub(super) struct Place {
     engine: Engine,
     spec: DatabaseSpec,
+    ssl: Option<Ssl>,
     which: &'static str,
+}
+
+/// Options of a URL that protect the transport, in libpq's words.
+#[derive(Default)]
+struct Protection {
+    mode: Option<SslMode>,
+    root: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+impl Protection {
+    /// Takes an option; answers whether it is one of these.
+    fn take(&mut self, name: &str, value: &str) -> anyhow::Result<bool> {
+        let file = || std::fs::read_to_string(value).with_context(|| format!("cannot read the file `{value}` that `{name}` names"));
+        match name {
+            "sslmode" => {
+                self.mode = Some(match value {
+                    "disable" | "disabled" => SslMode::Disabled,
+                    "require" => SslMode::Require,
+                    "verify-ca" => SslMode::VerifyCa,
+                    "verify-full" => SslMode::VerifyFull,
+                    other => bail!("`sslmode` is `{other}`; it can be disable, require, verify-ca or verify-full"),
+                });
+            }
+            "sslrootcert" => self.root = Some(file()?),
+            "sslcert" => self.certificate = Some(file()?),
+            "sslkey" => self.key = Some(file()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn ssl(self) -> anyhow::Result<Option<Ssl>> {
+        let has_files = self.root.is_some() || self.certificate.is_some() || self.key.is_some();
+        match self.mode {
+            None if has_files => bail!("`sslrootcert`, `sslcert` and `sslkey` need `sslmode`"),
+            None => Ok(None),
+            Some(mode) => Ok(Some(Ssl { mode, ca: self.root, client_cert: self.certificate, client_key: self.key.map(Secret::new) })),
+        }
+    }
 }
 
 impl Place {
@@ -29,8 +71,9 @@ impl Place {
         if database.is_empty() {
             bail!("the {which} URL names no database: {}://user@host:port/DATABASE", url.scheme());
         }
-        for (name, _) in url.query_pairs() {
-            if !(name == "schema" && engine == Engine::PostgreSql) {
+        let mut protection = Protection::default();
+        for (name, value) in url.query_pairs() {
+            if !(name == "schema" && engine == Engine::PostgreSql || protection.take(&name, &value)?) {
                 bail!("the {which} URL has the option `{name}`, which is not supported");
             }
         }
@@ -45,6 +88,7 @@ impl Place {
         Ok(Self {
             engine,
             which,
+            ssl: protection.ssl()?,
             spec: DatabaseSpec {
                 host: url.host_str().filter(|host| !host.is_empty()).unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_owned(),
                 port: url.port().or(engine.default_port()).unwrap_or_default(),
@@ -79,7 +123,7 @@ impl Place {
             name: name.to_owned(),
             engine: self.engine,
             created: 0,
-            ssl: None,
+            ssl: self.ssl.clone(),
             cloud_provider: None,
             spec: ConnectionSpec::Database(self.spec.clone()),
         }
@@ -105,8 +149,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_without_the_password() {
-        for url in ["oracle://u:hunter2@h/d", "mysql://u:hunter2@h/", "postgres://u:hunter2@h/d?sslmode=require", "mysql://u:hunter2@h:x/d"]
-        {
+        for url in [
+            "oracle://u:hunter2@h/d",
+            "mysql://u:hunter2@h/",
+            "postgres://u:hunter2@h/d?sslmode=maybe",
+            "postgres://u:hunter2@h/d?x=1",
+            "mysql://u:hunter2@h:x/d",
+        ] {
             let error = Place::parse(url, "source").unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

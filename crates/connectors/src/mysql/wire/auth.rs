@@ -1,22 +1,28 @@
 //! Handshake and login. The methods themselves (native, caching_sha2, sha256, ed25519) are `mysql_common`'s.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use millrace_core::connection::DatabaseSpec;
 use millrace_core::{Error, Kind, Result};
 use mysql_common::auth::plugins::{AuthProc, ChallengeResponsePlugin as _, Context, Response};
 use mysql_common::constants::CapabilityFlags;
 use mysql_common::io::ParseBuf;
-use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse};
+use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
 use mysql_common::proto::MySerialize as _;
+use rustls::ClientConfig;
 
 use super::Wire;
+
+/// `utf8mb4_general_ci`, which every server knows.
+const UTF8MB4: u8 = 45;
 
 /// Largest packet that we announce to take.
 const MAX_PACKET: u32 = 0x4000_0000;
 
 struct Login<'a> {
     password: &'a [u8],
+    is_protected: bool,
     nonce: Vec<u8>,
 }
 
@@ -30,7 +36,7 @@ impl Context for &Login<'_> {
     }
 
     fn is_tls_transport(&self) -> bool {
-        false
+        self.is_protected
     }
 
     fn scramble(&self) -> &[u8] {
@@ -43,7 +49,7 @@ impl Context for &Login<'_> {
 }
 
 impl Wire {
-    pub(super) async fn log_in(&mut self, spec: &DatabaseSpec, database: Option<&str>) -> Result<()> {
+    pub(super) async fn log_in(&mut self, spec: &DatabaseSpec, tls: Option<Arc<ClientConfig>>, database: Option<&str>) -> Result<()> {
         let greeting = self.packet().await?.to_vec();
         if greeting.first() == Some(&0xFF) {
             return Err(self.refusal(&greeting));
@@ -58,8 +64,19 @@ impl Wire {
         self.thread_id = handshake.connection_id();
         self.capabilities = offered & wanted_capabilities(database.is_some());
 
+        if let Some(tls) = tls {
+            if !offered.contains(CapabilityFlags::CLIENT_SSL) {
+                let text = format!("`{}` offers no TLS, which `ssl.mode` asks for", self.place);
+                return Err(Error::new(Kind::Untrusted, text).field("ssl.mode"));
+            }
+            self.capabilities |= CapabilityFlags::CLIENT_SSL;
+            let mut payload = Vec::new();
+            SslRequest::new(self.capabilities, MAX_PACKET, UTF8MB4).serialize(&mut payload);
+            self.send(&payload).await?;
+            self.protect(tls, &spec.host).await?;
+        }
         let password = spec.password.as_ref().map_or("", |password| password.expose());
-        let mut login = Login { password: password.as_bytes(), nonce: handshake.nonce() };
+        let mut login = Login { password: password.as_bytes(), is_protected: self.is_protected, nonce: handshake.nonce() };
         let plugin = handshake.auth_plugin().map_or(AuthPlugin::MysqlNativePassword, AuthPlugin::into_owned);
         let (mut method, plugin) = match self.method(&plugin) {
             Ok(method) => (method, plugin),

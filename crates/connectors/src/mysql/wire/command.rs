@@ -48,6 +48,18 @@ pub(crate) struct ResultColumn {
     pub(crate) is_unsigned: bool,
 }
 
+/// What the server announces about a column of a statement that it has prepared.
+#[derive(Debug, Clone)]
+pub(crate) struct Announced {
+    pub(crate) name: String,
+    pub(crate) kind: ColumnType,
+    pub(crate) flags: ColumnFlags,
+    /// Bytes for texts; digits with sign and point for decimals.
+    pub(crate) length: u32,
+    pub(crate) decimals: u8,
+    pub(crate) charset: u16,
+}
+
 /// A parameter of a prepared statement.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Param {
@@ -132,6 +144,46 @@ impl Wire {
         let mut close = vec![COM_STMT_CLOSE];
         close.extend_from_slice(&statement.statement_id().to_le_bytes());
         self.close_after_rows = Some(close);
+        Ok(columns)
+    }
+
+    /// Prepares a statement, to learn its columns; none for a statement that returns no rows.
+    pub(crate) async fn describe(&mut self, sql: &str) -> Result<Vec<Announced>> {
+        let mut payload = vec![COM_STMT_PREPARE];
+        payload.extend_from_slice(sql.as_bytes());
+        self.command(&payload).await?;
+        let packet = self.packet().await?.to_vec();
+        if packet.first() == Some(&0xFF) {
+            return Err(self.refusal(&packet));
+        }
+        let statement: StmtPacket = ParseBuf(&packet).parse(()).map_err(|_| self.malformed("statement"))?;
+        for _ in 0..statement.num_params() {
+            self.packet().await?;
+        }
+        if statement.num_params() > 0 {
+            self.expect_eof().await?;
+        }
+        let mut columns = Vec::new();
+        for _ in 0..statement.num_columns() {
+            let column = self.column().await?;
+            columns.push(Announced {
+                name: column.name_str().into_owned(),
+                kind: column.column_type(),
+                flags: column.flags(),
+                length: column.column_length(),
+                decimals: column.decimals(),
+                charset: column.character_set(),
+            });
+        }
+        if statement.num_columns() > 0 {
+            self.expect_eof().await?;
+        }
+        let mut close = vec![COM_STMT_CLOSE];
+        close.extend_from_slice(&statement.statement_id().to_le_bytes());
+        self.command(&close).await?;
+        if statement.num_params() > 0 {
+            return Err(Error::new(Kind::Invalid, "the statement has placeholders (`?`), for which there are no values"));
+        }
         Ok(columns)
     }
 

@@ -13,15 +13,21 @@ mod auth;
 mod buffer;
 mod command;
 
-pub(crate) use command::{Param, ResultColumn, Row, TextRow, lenenc_int};
+pub(crate) use command::{Announced, Param, ResultColumn, Row, TextRow, lenenc_int};
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_core::connection::DatabaseSpec;
+use millrace_core::connection::{Connection, DatabaseSpec};
 use millrace_core::{Error, Kind, Result};
 use mysql_common::constants::CapabilityFlags;
-use tokio::io::AsyncWriteExt as _;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::tls;
 
 use super::error::{io_error, server_error};
 use buffer::PacketBuffer;
@@ -32,9 +38,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest payload of one packet; longer ones are sent in parts.
 const MAX_PAYLOAD: usize = 0xFF_FFFF;
 
+/// A plain or a protected socket. Reads are large blocks, so the indirection costs nothing that can be measured.
+trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
+
 /// One connection.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
+    is_protected: bool,
     buffer: PacketBuffer,
     sequence: u8,
     capabilities: CapabilityFlags,
@@ -47,10 +59,12 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Dials, logs in and leaves the session in the state that every reader relies on: UTF-8, UTC, no exotic SQL mode.
-    pub(crate) async fn connect(spec: &DatabaseSpec, database: Option<&str>) -> Result<Self> {
+    pub(crate) async fn connect(connection: &Connection, database: Option<&str>) -> Result<Self> {
+        let spec = super::spec(connection)?;
+        let tls = tls::client_config(connection)?;
         let place = format!("{}:{}", spec.host, spec.port);
         let dial = async {
-            let mut wire = Self::dial(spec, &place, database).await?;
+            let mut wire = Self::dial(spec, tls, &place, database).await?;
             // NO_BACKSLASH_ESCAPES and ANSI_QUOTES would change how names and literals are read; PAD_CHAR_TO_FULL_LENGTH would change CHAR values.
             wire.execute_text("SET NAMES utf8mb4").await?;
             wire.execute_text("SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1").await?;
@@ -83,13 +97,14 @@ impl Wire {
         self.thread_id
     }
 
-    async fn dial(spec: &DatabaseSpec, place: &str, database: Option<&str>) -> Result<Self> {
+    async fn dial(spec: &DatabaseSpec, tls: Option<Arc<ClientConfig>>, place: &str, database: Option<&str>) -> Result<Self> {
         let stream = TcpStream::connect((spec.host.as_str(), spec.port))
             .await
             .map_err(|error| Error::new(Kind::Unreachable, format!("cannot connect to `{place}`")).because(error))?;
         stream.set_nodelay(true).map_err(|error| io_error(place, error))?;
         let mut wire = Self {
-            stream,
+            stream: Box::new(stream),
+            is_protected: false,
             buffer: PacketBuffer::new(),
             sequence: 0,
             capabilities: CapabilityFlags::empty(),
@@ -98,8 +113,23 @@ impl Wire {
             close_after_rows: None,
             place: place.to_owned(),
         };
-        wire.log_in(spec, database).await?;
+        wire.log_in(spec, tls, database).await?;
         Ok(wire)
+    }
+
+    /// Goes on under TLS; nothing of the old socket may be left unread.
+    async fn protect(&mut self, tls: Arc<ClientConfig>, host: &str) -> Result<()> {
+        let untrusted = |text: String| Error::new(Kind::Untrusted, text).field("ssl");
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| untrusted(format!("`{host}` is no name that a certificate could hold")))?;
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        let protected = TlsConnector::from(tls).connect(name, plain).await.map_err(|error| match error.get_ref() {
+            Some(inner) if inner.is::<rustls::Error>() => untrusted(format!("no trusted connection to `{}`: {inner}", self.place)),
+            _ => io_error(&self.place, error),
+        })?;
+        self.stream = Box::new(protected);
+        self.is_protected = true;
+        Ok(())
     }
 
     /// The next packet's payload, waiting for it.
@@ -140,7 +170,9 @@ impl Wire {
                 break;
             }
         }
-        self.stream.write_all(&framed).await.map_err(|error| io_error(&self.place, error))
+        self.stream.write_all(&framed).await.map_err(|error| io_error(&self.place, error))?;
+        // A protected socket keeps what it is given until it is told to send.
+        self.stream.flush().await.map_err(|error| io_error(&self.place, error))
     }
 
     /// Starts a command.
