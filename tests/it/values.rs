@@ -318,18 +318,16 @@ async fn v14_spatial_values_arrive_as_geometry_or_well_known_binary() {
 async fn v15_floats_keep_every_bit_and_narrower_ones_are_a_policy() {
     let statements = [
         "CREATE TABLE t (id INT PRIMARY KEY, f FLOAT, d DOUBLE)",
-        "INSERT INTO t VALUES (1, 0.1, 0.1), (2, -0e0, -0e0), (3, 3.402823e38, 1.7976931348623157e308), (4, 1.17549435e-38, 5e-324), (5, 16777217, 9007199254740993)",
+        "INSERT INTO t VALUES (1, 0.1, 0.1), (2, '-0', '-0'), (3, 3.402823e38, 1.7976931348623157e308), (4, 1.17549435e-38, 5e-324), (5, 16777217, 9007199254740993)",
     ];
-    arrives(
-        "v15a",
-        &statements,
-        json!([]),
-        &[(
-            "SELECT concat_ws('/', f, d) FROM t ORDER BY id",
-            &["0.1/0.1", "-0/-0", "3.402823e+38/1.7976931348623157e+308", "1.1754944e-38/5e-324", "1.6777216e+07/9.007199254740992e+15"],
-        )],
-    )
-    .await;
+    let source = source("v15a", &statements.map(str::to_owned)).await;
+    let (code, output, target) = copy(&source, json!([]), &[]).await;
+    assert_eq!(code, 0, "{output}");
+    // Bit by bit, as two other drivers read them.
+    let digest = millrace_tests::digest::assert_equal(&source.pool, &source.name, &target.client, "public", "t").await.unwrap();
+    assert_eq!(digest.rows, 5);
+    let rows = target.texts("SELECT concat_ws('/', f, d) FROM t WHERE id > 2 ORDER BY id").await.unwrap();
+    assert_eq!(rows, ["3.402823e+38/1.7976931348623157e+308", "1.1754944e-38/5e-324", "1.6777216e+07/9.007199254740992e+15"]);
     let output = fails("v15b", &statements, json!([{"column": "d", "to": "real"}]), &[]).await;
     assert!(output.contains("single precision") && output.contains("id=1"), "{output}");
 }
