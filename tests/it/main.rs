@@ -3,6 +3,7 @@
 
 mod conformance;
 mod convert;
+mod faults;
 mod kit;
 mod rest;
 mod runs;

@@ -49,6 +49,19 @@ impl Server {
         (self.api.convert(&from, &source.name, &to, &target).await.unwrap(), target)
     }
 
+    /// Connections and a config that copies a database between these servers; answers the config's id and the target's name.
+    pub(crate) async fn config_between(&self, from: &Database, source: &MySqlDatabase, to: &Database) -> (String, String) {
+        let target = millrace_tests::database::unique("target");
+        let from = self.api.connect("from", "mysql", from, &source.name).await.unwrap();
+        let to = self.api.connect("to", "postgresql", to, &target).await.unwrap();
+        (self.api.convert(&from, &source.name, &to, &target).await.unwrap(), target)
+    }
+
+    /// Starts a config; answers the stream's id.
+    pub(crate) async fn start_config(&self, config: &str) -> String {
+        self.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap()
+    }
+
     /// As [`Server::config`], with a proxy in front of the source.
     pub(crate) async fn config_behind_proxy(&self, source: &MySqlDatabase) -> (FaultProxy, String, String) {
         let servers = shared().await;

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mode {
     is_held: bool,
+    /// Everything is held once so many bytes have passed.
+    hold_at: u64,
     refuses: bool,
     delay: Duration,
     /// Connections that were opened under an older number are cut.
@@ -22,7 +24,7 @@ struct Mode {
 pub struct FaultProxy {
     /// Where clients connect.
     pub port: u16,
-    mode: watch::Sender<Mode>,
+    mode: Arc<watch::Sender<Mode>>,
     bytes: Arc<watch::Sender<u64>>,
     connections: Arc<AtomicU64>,
 }
@@ -31,8 +33,15 @@ impl FaultProxy {
     /// Starts a proxy to `host:port`.
     pub async fn start(host: &str, port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let (mode, modes) = watch::channel(Mode { is_held: false, refuses: false, delay: Duration::ZERO, generation: 0 });
-        let proxy = Self { port: listener.local_addr()?.port(), mode, bytes: Arc::new(watch::channel(0).0), connections: Arc::default() };
+        let (mode, modes) =
+            watch::channel(Mode { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, generation: 0 });
+        let mode = Arc::new(mode);
+        let proxy = Self {
+            port: listener.local_addr()?.port(),
+            mode: mode.clone(),
+            bytes: Arc::new(watch::channel(0).0),
+            connections: Arc::default(),
+        };
         let (bytes, connections, target) = (proxy.bytes.clone(), proxy.connections.clone(), (host.to_owned(), port));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -40,15 +49,15 @@ impl FaultProxy {
                     continue;
                 }
                 connections.fetch_add(1, Ordering::Relaxed);
-                let (target, modes, bytes) = (target.clone(), modes.clone(), bytes.clone());
+                let (target, mode, modes, bytes) = (target.clone(), mode.clone(), modes.clone(), bytes.clone());
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(target).await else { return };
                     let generation = modes.borrow().generation;
                     let (client_read, client_write) = client.into_split();
                     let (server_read, server_write) = server.into_split();
                     tokio::select! {
-                        () = forward(client_read, server_write, modes.clone(), bytes.clone()) => {}
-                        () = forward(server_read, client_write, modes.clone(), bytes) => {}
+                        () = forward(client_read, server_write, &mode, modes.clone(), bytes.clone()) => {}
+                        () = forward(server_read, client_write, &mode, modes.clone(), bytes) => {}
                         () = cut_after(modes, generation) => {}
                     }
                 });
@@ -65,6 +74,14 @@ impl FaultProxy {
     /// Lets nothing pass until [`FaultProxy::release`].
     pub fn hold(&self) {
         self.mode.send_modify(|mode| mode.is_held = true);
+    }
+
+    /// Lets nothing more pass once so many bytes have, until [`FaultProxy::release`]; returns when that is so.
+    pub async fn hold_at(&self, count: u64) {
+        self.mode.send_modify(|mode| mode.hold_at = count);
+        let mut modes = self.mode.subscribe();
+        let held = tokio::time::timeout(Duration::from_secs(60), modes.wait_for(|mode| mode.is_held)).await;
+        assert!(held.is_ok(), "{} of {count} bytes have passed", *self.bytes.borrow());
     }
 
     /// Lets everything pass again.
@@ -101,6 +118,7 @@ impl FaultProxy {
 async fn forward(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
+    mode: &watch::Sender<Mode>,
     mut modes: watch::Receiver<Mode>,
     bytes: Arc<watch::Sender<u64>>,
 ) {
@@ -118,6 +136,14 @@ async fn forward(
             return;
         }
         bytes.send_modify(|bytes| *bytes += read as u64);
+        let passed = *bytes.borrow();
+        mode.send_if_modified(|mode| {
+            let is_reached = passed >= mode.hold_at;
+            if is_reached {
+                (mode.is_held, mode.hold_at) = (true, u64::MAX);
+            }
+            is_reached
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::{Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
+use super::{Launch, Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
 
 const OS_USER: &str = "mysql";
 
@@ -46,7 +46,16 @@ pub fn start(options: &[&str]) -> anyhow::Result<Server> {
         "--skip-name-resolve".into(),
     ];
     args.extend(options.iter().map(|option| (*option).to_owned()));
-    let mut child = spawn(&server, args, OS_USER, &log)?;
+    let mut child = spawn(&server, args.clone(), OS_USER, &log)?;
     wait_until_listening(&mut child, port, &log)?;
-    Ok(Server { host: "127.0.0.1".into(), port, user: USER.into(), password, child: Some(Mutex::new(child)), dir: Some(dir) })
+    let launch = Launch { program: server, args, os_user: OS_USER, log };
+    Ok(Server {
+        host: "127.0.0.1".into(),
+        port,
+        user: USER.into(),
+        password,
+        child: Some(Mutex::new(child)),
+        dir: Some(dir),
+        launch: Some(launch),
+    })
 }

@@ -37,6 +37,16 @@ pub struct Server {
     pub password: String,
     child: Option<std::sync::Mutex<Child>>,
     dir: Option<PathBuf>,
+    launch: Option<Launch>,
+}
+
+/// How a server was started.
+#[derive(Debug, Clone)]
+struct Launch {
+    program: PathBuf,
+    args: Vec<String>,
+    os_user: &'static str,
+    log: PathBuf,
 }
 
 /// The two servers of this process.
@@ -70,7 +80,54 @@ pub async fn shared() -> &'static Servers {
 impl Server {
     /// The same server as it is reached through another port.
     pub fn through(other: &Self, port: u16) -> Self {
-        Self { host: "127.0.0.1".into(), port, user: other.user.clone(), password: other.password.clone(), child: None, dir: None }
+        Self {
+            host: "127.0.0.1".into(),
+            port,
+            user: other.user.clone(),
+            password: other.password.clone(),
+            child: None,
+            dir: None,
+            launch: None,
+        }
+    }
+
+    /// SIGKILL, as a crash or the kernel's out-of-memory killer would.
+    pub fn kill(&self) {
+        if let Some(child) = &self.child {
+            let mut child = child.lock().expect("no panic while stopping");
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts a killed server again on its data and waits until it listens.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        let (Some(child), Some(launch)) = (&self.child, &self.launch) else { bail!("this server was not started here") };
+        // Processes of PostgreSQL outlive their parent for a moment and hold its memory.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut started = spawn(&launch.program, launch.args.clone(), launch.os_user, &launch.log)?;
+            match wait_until_listening(&mut started, self.port, &launch.log) {
+                Ok(()) => {
+                    *child.lock().expect("no panic while starting") = started;
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    /// A directory of this server that its operating system user owns.
+    pub fn sub_dir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let (Some(dir), Some(launch)) = (&self.dir, &self.launch) else { bail!("this server was not started here") };
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir)?;
+        if is_root() {
+            let (uid, gid) = ids(launch.os_user)?;
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid))?;
+        }
+        Ok(dir)
     }
 
     /// Stops the server and removes its data.
@@ -117,6 +174,7 @@ pub fn from_text(url: &str, default_port: u16) -> Option<(Server, String)> {
         password: password.to_owned(),
         child: None,
         dir: None,
+        launch: None,
     };
     Some((server, database.to_owned()))
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
+use super::{Launch, Server, USER, free_port, fresh_dir, is_root, password, program, run, spawn, wait_until_listening};
 
 const OS_USER: &str = "postgres";
 
@@ -45,10 +45,19 @@ pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
     for setting in fixed.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())) {
         args.extend(["-c".to_owned(), setting]);
     }
-    let mut child = spawn(&server, args, OS_USER, &log)?;
+    let mut child = spawn(&server, args.clone(), OS_USER, &log)?;
     wait_until_listening(&mut child, port, &log)?;
+    let launch = Launch { program: server, args, os_user: OS_USER, log };
     wait_until_ready(port, &password)?;
-    Ok(Server { host: "127.0.0.1".into(), port, user: USER.into(), password, child: Some(Mutex::new(child)), dir: Some(dir) })
+    Ok(Server {
+        host: "127.0.0.1".into(),
+        port,
+        user: USER.into(),
+        password,
+        child: Some(Mutex::new(child)),
+        dir: Some(dir),
+        launch: Some(launch),
+    })
 }
 
 /// The port listens before the server lets anybody in.

@@ -96,7 +96,15 @@ impl MySqlReader {
                     batch.is_last = true;
                     self.wire.end_rows().await.map_err(lost_cut)?;
                 }
-                Some(Row::Refused(error)) => return Err(lost_cut(error)),
+                Some(Row::Refused(error)) => {
+                    // Nothing follows an error; who waited for the rest would wait forever.
+                    open.is_ended = true;
+                    let error = lost_cut(error);
+                    if error.kind() != Kind::CutLost {
+                        self.wire.end_rows().await.map_err(lost_cut)?;
+                    }
+                    return Err(error);
+                }
                 None => self.wire.wait_for_row().await.map_err(lost_cut)?,
             }
         }
