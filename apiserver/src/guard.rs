@@ -6,10 +6,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use millrace_core::Secret;
+use millrace_core::entitlement::StreamOperation;
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
 use crate::errors::{ApiError, Code};
-use crate::state::AppState;
+use crate::state::{AppState, IdeAuth};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Request headers that clients of other loopback origins may send.
@@ -29,20 +30,22 @@ pub(crate) async fn request_id(request: Request, next: Next) -> Response {
     response
 }
 
-/// An open server on a loopback address must not serve pages from elsewhere: a name that an attacker points at 127.0.0.1 arrives with that name in
-/// `Host`, a foreign page's request with its own `Origin`. Both must be loopback names.
-pub(crate) async fn local_only(request: Request, next: Next) -> Response {
+/// Pages from elsewhere must not use this server. An open one answers under loopback names only: a name that an attacker points at 127.0.0.1 arrives with
+/// that name in `Host`, a foreign page's request with its own `Origin`. Where keys are asked for, a page must come from the server's own place, because a
+/// browser adds the session's cookie by itself.
+pub(crate) async fn same_place(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let host =
         headers.get(HOST).and_then(|value| value.to_str().ok()).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    if !host.is_some_and(is_loopback) {
+    if state.auth == IdeAuth::Open && !host.is_some_and(is_loopback) {
         return ApiError::new(Code::ForbiddenOrigin, "this server answers only under a loopback name; check the request's host")
             .into_response();
     }
     let origin = headers.get(ORIGIN).cloned();
     if let Some(origin) = &origin {
-        let is_local = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_loopback(host));
-        if !is_local {
+        let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        let is_own = |from: &str| host.is_some_and(|host| host.eq_ignore_ascii_case(from) || is_loopback(host) && is_loopback(from));
+        if !from.is_some_and(is_own) {
             return ApiError::new(Code::ForbiddenOrigin, "pages of this origin may not use this server").into_response();
         }
     }
@@ -54,14 +57,35 @@ pub(crate) async fn local_only(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets the four stream operations through only with a valid key and install id; asked before anything else of the request is looked at.
-pub(crate) async fn strict(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// Lets the four stream operations through only with a valid key and install id; asked before anything else of the request is looked at. The handler finds
+/// the [`Grant`] in the request.
+pub(crate) async fn strict(State((state, operation)): State<(AppState, StreamOperation)>, mut request: Request, next: Next) -> Response {
     let key = Secret::new(header(&request, "x-api-key"));
     let install = header(&request, "x-install-id");
-    match state.entitlement.authorise(&key, &install).await {
+    match state.entitlement.authorise(&key, &install, operation).await {
+        Ok(grant) => {
+            request.extensions_mut().insert(grant);
+            next.run(request).await
+        }
+        Err(denial) => ApiError::from(denial).into_response(),
+    }
+}
+
+/// Under `auth.ide=key`, lets through whoever shows a known key by header or by the cookie of a session.
+pub(crate) async fn tolerant(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if state.auth == IdeAuth::Open {
+        return next.run(request).await;
+    }
+    match state.entitlement.identify(&shown_key(&state, request.headers())).await {
         Ok(_) => next.run(request).await,
         Err(denial) => ApiError::from(denial).into_response(),
     }
+}
+
+/// The key that a request shows; empty if none.
+pub(crate) fn shown_key(state: &AppState, headers: &HeaderMap) -> Secret {
+    let sent = headers.get("x-api-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if sent.is_empty() { state.sessions.key(headers).unwrap_or_else(|| Secret::new("")) } else { Secret::new(sent) }
 }
 
 fn header(request: &Request, name: &str) -> String {
@@ -80,6 +104,7 @@ pub(crate) fn confirmed(headers: &HeaderMap) -> Result<(), ApiError> {
 
 fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert("access-control-allow-origin", origin);
+    headers.insert("access-control-allow-credentials", HeaderValue::from_static("true"));
     headers.insert("access-control-allow-methods", HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"));
     headers.insert("access-control-allow-headers", HeaderValue::from_static(ALLOWED_HEADERS));
     headers.insert("access-control-expose-headers", HeaderValue::from_static("X-Cache, X-Request-ID"));

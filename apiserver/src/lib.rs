@@ -1,7 +1,7 @@
 //! The REST API of Millrace.
 //!
 //! ```text
-//!  request ─▶ guard (request id, host, origin) ─▶ [strict: key] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
+//!  request ─▶ guard (request id, host, origin) ─▶ [key, as the endpoint asks] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
 //!                                                     wire/<group>: request and response types only
 //! ```
 
@@ -11,11 +11,14 @@ mod extract;
 mod guard;
 mod route;
 mod routes;
+mod session;
+mod sql;
 mod state;
 mod wire;
 
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
-pub use state::AppState;
+pub use session::Sessions;
+pub use state::{AppState, IdeAuth};
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
@@ -27,7 +30,7 @@ pub fn router(state: AppState) -> Router {
         .router(&state)
         .fallback(|| async { ApiError::new(Code::RouteNotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
-        .layer(axum::middleware::from_fn(guard::local_only))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(guard::request_id))
         .with_state(state)
@@ -36,7 +39,8 @@ pub fn router(state: AppState) -> Router {
 /// Serves the API until the state's shutdown token is cancelled; requests under way are answered.
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
     let shutdown = state.shutdown.clone();
-    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// The OpenAPI document as it is committed.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Router;
 use axum::routing::MethodRouter;
+use millrace_core::entitlement::StreamOperation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -22,8 +23,8 @@ pub(crate) enum Access {
     Open,
     /// As `auth.ide` says; open on a loopback address.
     Tolerant,
-    /// Key, install id and entitlement.
-    Strict,
+    /// Key, install id and entitlement for this operation.
+    Strict(StreamOperation),
 }
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -133,8 +134,9 @@ impl Routes {
     pub(crate) fn router(self, state: &AppState) -> Router<AppState> {
         self.0.into_iter().fold(Router::new(), |router, (operation, handler)| {
             let handler = match operation.access {
-                Access::Strict => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::strict)),
-                Access::Open | Access::Tolerant => handler,
+                Access::Strict(operation) => handler.layer(axum::middleware::from_fn_with_state((state.clone(), operation), guard::strict)),
+                Access::Tolerant => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::tolerant)),
+                Access::Open => handler,
             };
             router.route(&format!("{BASE}{}", operation.path), handler)
         })
@@ -170,7 +172,8 @@ impl Routes {
                 }},
                 "securitySchemes": {
                     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                    "installId": {"type": "apiKey", "in": "header", "name": "X-Install-ID"}
+                    "installId": {"type": "apiKey", "in": "header", "name": "X-Install-ID"},
+                    "session": {"type": "apiKey", "in": "cookie", "name": crate::session::COOKIE_NAME}
                 }
             }
         });
@@ -202,7 +205,12 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let always = [Code::ForbiddenOrigin, Code::Internal];
     let strict =
         [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
-    let strict: &[Code] = if operation.access == Access::Strict { &strict } else { &[] };
+    let tolerant = [Code::AuthenticationFailed, Code::EntitlementUnavailable];
+    let strict: &[Code] = match operation.access {
+        Access::Strict(_) => &strict,
+        Access::Tolerant => &tolerant,
+        Access::Open => &[],
+    };
     for code in always.iter().chain(strict).chain(operation.errors) {
         responses.insert(code.status().to_string(), json!({"$ref": "#/components/responses/Error"}));
     }
@@ -227,8 +235,8 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     }
     described["security"] = match operation.access {
         Access::Open => json!([]),
-        Access::Tolerant => json!([{}, {"apiKey": []}, {"apiKey": [], "installId": []}]),
-        Access::Strict => json!([{"apiKey": [], "installId": []}]),
+        Access::Tolerant => json!([{}, {"apiKey": []}, {"apiKey": [], "installId": []}, {"session": []}]),
+        Access::Strict(_) => json!([{"apiKey": [], "installId": []}]),
     };
     described
 }

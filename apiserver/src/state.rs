@@ -10,6 +10,17 @@ use millrace_core::orchestrator::Orchestrator;
 use millrace_core::store::ConfigStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::session::Sessions;
+
+/// Who may use what is not a stream operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdeAuth {
+    /// Whoever reaches the server; for loopback addresses.
+    Open,
+    /// Owners of a known key, by header or by the cookie of a session.
+    Key,
+}
+
 /// The API server's parts; cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -23,6 +34,10 @@ pub struct AppState {
     pub query: Arc<dyn QueryTier>,
     /// Who may operate streams.
     pub entitlement: Arc<dyn Entitlement>,
+    /// Who may browse.
+    pub auth: IdeAuth,
+    /// Browsers that have logged in.
+    pub sessions: Arc<Sessions>,
     /// This installation.
     pub install_id: InstallId,
     /// Where exports go when nobody says otherwise.

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use millrace_connectors::connector;
+use millrace_core::Secret;
 use millrace_core::config::TargetSpec;
 use millrace_core::connection::Engine;
 use millrace_core::connector::Scope;
 use millrace_core::store::ConfigStore;
 use millrace_query::{ChildQueryTier, QueryLimits};
+use millrace_standalone::allow_all::AllowAll;
 use millrace_standalone::bus::LocalBus;
-use millrace_standalone::keys::LocalKeys;
+use millrace_standalone::keys::{KeyTerms, LocalKeys};
 use millrace_standalone::orchestrator::LocalOrchestrator;
+use millrace_standalone::remote::RemoteEntitlement;
 use millrace_standalone::store::Store;
 use millrace_tests::database::{MySqlDatabase, PgDatabase, unique};
 use millrace_tests::dataset::products;
+use millrace_tests::entitlement_service::EntitlementService;
 use millrace_tests::process::binary;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, shared};
@@ -47,8 +51,16 @@ async fn the_local_bus() {
 async fn the_local_keys() {
     let dir = tempfile::tempdir().unwrap();
     let keys = LocalKeys::new(Store::open(dir.path()).await.unwrap());
-    let key = keys.create("suite", 0).await.unwrap();
+    let key = keys.create(&KeyTerms::default()).await.unwrap().1;
     suites::entitlement::conformance(Arc::new(keys), key).await;
+}
+
+#[tokio::test]
+async fn the_remote_entitlement() {
+    let key = Secret::new("mr_known");
+    let service = EntitlementService::start("mr_known").await;
+    let provider = RemoteEntitlement::new(&service.url).unwrap();
+    suites::entitlement::conformance(Arc::new(provider), key).await;
 }
 
 #[tokio::test]
@@ -112,7 +124,7 @@ async fn the_local_orchestrator() {
     store.create_connection(&source).await.unwrap();
     store.create_connection(&target).await.unwrap();
     store.create_config(&config).await.unwrap();
-    let orchestrator = LocalOrchestrator::new(store.clone(), Arc::new(LocalBus::default()));
+    let orchestrator = LocalOrchestrator::new(store.clone(), Arc::new(LocalBus::default()), Arc::new(AllowAll));
     suites::orchestrator::conformance(Arc::new(orchestrator), store, &config, &proxy).await;
 }
 

@@ -1,5 +1,6 @@
 //! Everything that can break in the middle of a run, under both answers to a lost moment. The matrix is written to `docs/crash-matrix.md`.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -287,7 +288,7 @@ async fn a_full_target_disk_fails_the_run_with_exactly_the_committed_rows() {
     let place = postgres.sub_dir("small").unwrap();
     let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m,mode=0777", "tmpfs"]).arg(&place).status();
     if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("LEFT OUT: a small disk cannot be mounted here, so a full target disk was not tried");
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: a small disk cannot be mounted here, so a full target disk was not tried");
         return;
     }
     let admin = pg_client(&postgres, "postgres").await.unwrap();

@@ -1,12 +1,14 @@
 //! Integration tests on real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod auth;
 mod conformance;
 mod convert;
 mod faults;
 mod kit;
 mod rest;
 mod runs;
+mod tls;
 mod values;
 mod writing;
 

@@ -18,24 +18,50 @@ pub(crate) struct Server {
     pub(crate) api: Api,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) key: String,
+    options: Vec<String>,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with these further options.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (code, key, errors) = run(&["keys", "create", "--data-dir", dir.path().to_str().unwrap()], &[]).await.unwrap();
         assert_eq!(code, 0, "{errors}");
         let key = key.trim().to_owned();
-        let (process, base) = Process::serve(dir.path()).await.unwrap();
+        let (process, base) = Process::serve(dir.path(), options).await.unwrap();
         let mut api = Api::new(&base);
         api.key = Some(key.clone());
-        Self { process, api, dir, key }
+        Self { process, api, dir, key, options: options.iter().map(|option| (*option).to_owned()).collect() }
+    }
+
+    /// Starts a server under a setting of `auth.ide`.
+    pub(crate) async fn start_auth(auth: &str) -> Self {
+        Self::start_with(&["--auth-ide", auth]).await
+    }
+
+    /// Runs `millrace keys …` on this server's data; answers what it printed.
+    pub(crate) async fn keys(&self, args: &[&str]) -> String {
+        let dir = self.dir.path().display().to_string();
+        let all: Vec<&str> = ["keys"].iter().chain(args).copied().chain(["--data-dir", &dir]).collect();
+        let (code, out, errors) = run(&all, &[]).await.unwrap();
+        assert_eq!(code, 0, "{errors}");
+        out.trim().to_owned()
     }
 
     /// Kills the server and starts it again on the same data.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.process.kill().await;
-        let (process, base) = Process::serve(self.dir.path()).await.unwrap();
+        self.start_again().await;
+    }
+
+    /// Starts the server again after it has ended.
+    pub(crate) async fn start_again(&mut self) {
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        let (process, base) = Process::serve(self.dir.path(), &options).await.unwrap();
         self.process = process;
         self.api.base = base;
     }

@@ -25,6 +25,8 @@ pub struct Api {
 pub struct Response {
     /// HTTP status.
     pub status: u16,
+    /// `Set-Cookie`, if it came.
+    pub cookie: Option<String>,
     /// The body; `null` if it is not JSON.
     pub body: Value,
 }
@@ -32,6 +34,8 @@ pub struct Response {
 impl Api {
     /// A client without a key.
     pub fn new(base: &str) -> Self {
+        // The product's build of the HTTP client wants one; the second call finds it there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { client: reqwest::Client::new(), base: base.to_owned(), key: None }
     }
 
@@ -54,8 +58,9 @@ impl Api {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
+        let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let text = response.text().await?;
-        Ok(Response { status, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
+        Ok(Response { status, cookie, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
     }
 
     /// A GET.
@@ -70,7 +75,11 @@ impl Api {
 
     /// The data of server-sent events, as they come.
     pub async fn events(&self, path: &str) -> anyhow::Result<BoxStream<'static, Value>> {
-        let response = self.client.get(format!("{}/api/v1{path}", self.base)).send().await?;
+        let mut request = self.client.get(format!("{}/api/v1{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key);
+        }
+        let response = request.send().await?.error_for_status()?;
         let mut rest = String::new();
         let events = response.bytes_stream().filter_map(async |bytes| bytes.ok()).flat_map(move |bytes| {
             rest.push_str(&String::from_utf8_lossy(&bytes));

@@ -48,9 +48,11 @@ impl Process {
     }
 
     /// Starts `millrace serve` on a free port with this data directory; answers the process and its base address.
-    pub async fn serve(data_dir: &Path) -> anyhow::Result<(Self, String)> {
+    pub async fn serve(data_dir: &Path, more: &[&str]) -> anyhow::Result<(Self, String)> {
         let dir = data_dir.display().to_string();
-        let mut process = Self::spawn(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &dir])?;
+        let mut args = vec!["serve", "--listen", "127.0.0.1:0", "--data-dir", &dir];
+        args.extend(more);
+        let mut process = Self::spawn(&args)?;
         let line = process.wait_for("listening on ").await?;
         let address = line.split("listening on ").nth(1).unwrap_or_default().trim().to_owned();
         Ok((process, address))

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::routing::get;
 use futures::{Stream, StreamExt as _};
-use millrace_core::bus::Delivery;
+use millrace_core::bus::{Body, Delivery};
 
-use crate::route::{Access, Operation, Routes};
+use crate::route::{Operation, Routes};
 use crate::state::AppState;
 use crate::wire::logs::{lagged, record};
 
@@ -19,16 +19,17 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) fn routes() -> Routes {
     let operation =
         Operation::new("get", "/logs/stream", "streamLogs", "logs", "Log records of everything, as server-sent events named `log`")
-            .access(Access::Open)
             .streams();
     Routes::default().add(operation, get(stream))
 }
 
 async fn stream(State(state): State<AppState>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
-    let records = state.bus.subscribe().map(|delivery| match delivery {
-        Delivery::Event(event) => record(&event),
-        Delivery::Lagged(count) => lagged(count),
+    let events = state.bus.subscribe().map(|delivery| {
+        let (name, record) = match delivery {
+            Delivery::Event(event) => (if matches!(event.body, Body::Sql(_)) { "sql" } else { "log" }, record(&event)),
+            Delivery::Lagged(count) => ("log", lagged(count)),
+        };
+        Ok(SseEvent::default().event(name).data(record.to_string()))
     });
-    let events = records.map(|record| Ok(SseEvent::default().event("log").data(record.to_string())));
     Sse::new(events.take_until(state.shutdown.cancelled_owned())).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }

@@ -6,10 +6,17 @@ mod logs;
 mod query;
 mod streams;
 mod system;
+mod user;
 
 use crate::route::Routes;
 
 /// All endpoints.
 pub(crate) fn all() -> Routes {
-    connections::routes().join(configs::routes()).join(streams::routes()).join(query::routes()).join(logs::routes()).join(system::routes())
+    connections::routes()
+        .join(configs::routes())
+        .join(streams::routes())
+        .join(query::routes())
+        .join(logs::routes())
+        .join(system::routes())
+        .join(user::routes())
 }

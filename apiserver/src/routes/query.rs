@@ -50,7 +50,12 @@ async fn federated(State(state): State<AppState>, JsonBody(body): JsonBody) -> A
     // Ends the query when the client goes away, which drops this future.
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
-    let outcome = state.query.run(FederatedQuery { sql, sources }, cancel).await?;
+    let started = std::time::Instant::now();
+    let connection = sources.first().map_or(String::new(), |source| source.connection.id.to_string());
+    let outcome = state.query.run(FederatedQuery { sql: sql.clone(), sources }, cancel).await;
+    let seen = outcome.as_ref().map(|outcome| outcome.rows.len() as u64).map_err(|error| error.message().to_owned());
+    crate::sql::record(&state, &sql, &connection, started.elapsed().as_millis() as u64, seen).await;
+    let outcome = outcome?;
     Ok(Json(FederatedResponse {
         count: outcome.rows.len(),
         columns: outcome.columns,

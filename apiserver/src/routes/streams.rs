@@ -1,9 +1,12 @@
 //! Streams and their history.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
+use axum::{Extension, Json};
 use millrace_core::bus::Level;
+use millrace_core::config::TargetSpec;
+use millrace_core::connector::Scope;
+use millrace_core::entitlement::{Grant, StreamOperation};
 use millrace_core::id::{ConfigId, RunId, StreamId};
 use millrace_core::stream::Stream;
 use millrace_core::{Error, Kind};
@@ -16,7 +19,7 @@ use crate::route::{Access, Operation, Routes};
 use crate::state::AppState;
 use crate::wire::configs::Deleted;
 use crate::wire::logs::record;
-use crate::wire::streams::{Started, StreamDetail, StreamRun, StreamStats, StreamStatus, StreamSummary};
+use crate::wire::streams::{ConstraintsResult, Started, StreamDetail, StreamRun, StreamStats, StreamStatus, StreamSummary};
 
 const TAG: &str = "streams";
 const STARTS: &[Code] = &[
@@ -37,10 +40,16 @@ const LOG_LIMIT_MAX: usize = 10_000;
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
-    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict);
+    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate));
     let control: &[Code] = &[Code::NotFound, Code::Conflict];
     Routes::default()
-        .add(strict("/stream-configs/{id}/start", "startStream", "Start a config").answers::<Started>(200).fails(STARTS), post(start))
+        .add(
+            strict("/stream-configs/{id}/start", "startStream", "Start a config")
+                .access(Access::Strict(StreamOperation::Start))
+                .answers::<Started>(200)
+                .fails(STARTS),
+            post(start),
+        )
         .add(
             strict("/streams/{id}/pause", "pauseStream", "Suspend a stream, keeping its progress")
                 .answers::<StreamStatus>(200)
@@ -84,6 +93,18 @@ pub(super) fn routes() -> Routes {
             get(logs),
         )
         .add(
+            op("post", "/stream/{configId}/validate-constraints", "validateConstraints", "Validate foreign keys of a config's target")
+                .answers::<ConstraintsResult>(200)
+                .fails(STARTS),
+            post(validate_constraints),
+        )
+        .add(
+            op("post", "/stream-configs/{id}/validate-constraints", "validateConstraintsOldName", "Older name of `validateConstraints`")
+                .answers::<ConstraintsResult>(200)
+                .fails(STARTS),
+            post(validate_constraints),
+        )
+        .add(
             op("get", "/stream-configs/{id}/history", "getHistory", "Runs of a config, the newest first")
                 .answers::<Vec<StreamRun>>(200)
                 .fails(&[Code::NotFound]),
@@ -109,9 +130,14 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-async fn start(State(state): State<AppState>, PathId(id): PathId<ConfigId>, _: NoBody) -> ApiResult<Json<Started>> {
+async fn start(
+    State(state): State<AppState>,
+    Extension(grant): Extension<Grant>,
+    PathId(id): PathId<ConfigId>,
+    _: NoBody,
+) -> ApiResult<Json<Started>> {
     let config = state.store.config(&id).await?;
-    let stream = state.orchestrator.start(&config).await?;
+    let stream = state.orchestrator.start(&config, Some(&grant.key_id)).await?;
     Ok(Json(Started { id: stream.id.to_string() }))
 }
 
@@ -162,8 +188,30 @@ struct LogQuery {
 async fn logs(State(state): State<AppState>, PathId(id): PathId<StreamId>, Params(query): Params<LogQuery>) -> ApiResult<Json<Vec<Value>>> {
     state.store.stream(&id).await?;
     let limit = query.limit.unwrap_or(LOG_LIMIT).min(LOG_LIMIT_MAX);
-    let events = state.bus.recent(&id, query.level.unwrap_or(Level::Debug), limit);
-    Ok(Json(events.iter().map(record).collect()))
+    let level = query.level.unwrap_or(Level::Debug);
+    let live = state.bus.recent(&id, level, limit);
+    // What an earlier process said is in the store; what this one says may not be there yet.
+    let since = live.first().map_or(i64::MAX, |event| event.at);
+    let mut events = state.store.events(&id, level, limit).await?;
+    events.retain(|event| event.at < since);
+    events.extend(live);
+    let first = events.len().saturating_sub(limit);
+    Ok(Json(events[first..].iter().map(record).collect()))
+}
+
+async fn validate_constraints(
+    State(state): State<AppState>,
+    PathId(id): PathId<ConfigId>,
+    _: NoBody,
+) -> ApiResult<Json<ConstraintsResult>> {
+    let config = state.store.config(&id).await?;
+    let TargetSpec::Db(db) = &config.spec.target.spec else {
+        return Err(Error::not_supported("target.spec", "only database targets have constraints").into());
+    };
+    let target = state.store.connection(&config.spec.target.id).await?;
+    let scope = Scope { database: Some(db.database.clone()), schema: db.schema.clone() };
+    let report = millrace_connectors::connector(target.engine)?.validate_constraints(&target, &scope).await?;
+    Ok(Json((&report).into()))
 }
 
 async fn history(State(state): State<AppState>, PathId(id): PathId<ConfigId>) -> ApiResult<Json<Vec<StreamRun>>> {

@@ -1,15 +1,19 @@
 //! Health, defaults, the API's own description.
 
+use std::net::SocketAddr;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post, put};
 
 use crate::errors::{ApiError, ApiResult, Code};
+use crate::extract::{JsonBody, NoBody, read};
 use crate::route::{Access, Operation, Routes};
+use crate::sql::{self, SqlLogging};
 use crate::state::AppState;
-use crate::wire::system::{Defaults, Health, Service, Services};
+use crate::wire::system::{Defaults, Health, Service, Services, SqlLoggingChange, Stopping};
 
 const TAG: &str = "system";
 
@@ -24,10 +28,37 @@ pub(super) fn routes() -> Routes {
                 .fails(&[Code::Unavailable]),
             get(ready),
         )
-        .add(op("/services/status", "servicesStatus", "The server's parts").access(Access::Open).answers::<Services>(200), get(services))
+        .add(op("/services/status", "servicesStatus", "The server's parts").answers::<Services>(200), get(services))
         .add(
             op("/system/defaults", "systemDefaults", "What clients need to know first").access(Access::Open).answers::<Defaults>(200),
             get(defaults),
+        )
+        .add(op("/system/sql-logging", "getSqlLogging", "How statements are logged").answers::<SqlLogging>(200), get(sql_logging))
+        .add(
+            Operation::new("put", "/system/sql-logging", "updateSqlLogging", TAG, "Change how statements are logged; absent fields stay")
+                .takes::<SqlLoggingChange>()
+                .answers::<SqlLogging>(200)
+                .fails(&[Code::InvalidJson, Code::ValidationFailed]),
+            put(change_sql_logging),
+        )
+        .add(op("/system/logging", "getSqlLoggingOldName", "Older name of `getSqlLogging`").answers::<SqlLogging>(200), get(sql_logging))
+        .add(
+            Operation::new("put", "/system/logging", "updateSqlLoggingOldName", TAG, "Older name of `updateSqlLogging`")
+                .takes::<SqlLoggingChange>()
+                .answers::<SqlLogging>(200)
+                .fails(&[Code::InvalidJson, Code::ValidationFailed]),
+            put(change_sql_logging),
+        )
+        .add(
+            Operation::new(
+                "post",
+                "/system/shutdown",
+                "shutdown",
+                TAG,
+                "Stop the server; runs are interrupted and can be resumed. From this machine only",
+            )
+            .answers::<Stopping>(200),
+            post(shutdown),
         )
         .add(op("/openapi.json", "openapi", "This document").answers::<serde_json::Value>(200), get(openapi))
 }
@@ -55,6 +86,28 @@ async fn services(State(state): State<AppState>) -> Json<Services> {
 
 async fn defaults(State(state): State<AppState>) -> Json<Defaults> {
     Json(Defaults { default_export_path: state.default_export_path.clone(), mode: "desktop", install_id: state.install_id.to_string() })
+}
+
+async fn sql_logging(State(state): State<AppState>) -> ApiResult<Json<SqlLogging>> {
+    Ok(Json(sql::setting(&state).await?))
+}
+
+async fn change_sql_logging(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<SqlLogging>> {
+    let change: SqlLoggingChange = read(body)?;
+    let mut setting = sql::setting(&state).await?;
+    setting.sql_capture_mode = change.sql_capture_mode.unwrap_or(setting.sql_capture_mode);
+    setting.forward = change.forward.unwrap_or(setting.forward);
+    sql::change(&state, setting).await?;
+    Ok(Json(setting))
+}
+
+async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    if !peer.ip().is_loopback() {
+        return Err(ApiError::new(Code::ForbiddenOrigin, "only callers on the server's own machine may stop it"));
+    }
+    tracing::info!("the server stops, because a client asked for it");
+    state.shutdown.cancel();
+    Ok(Json(Stopping { status: "shutting_down" }))
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -27,6 +27,13 @@ pub(crate) fn record(event: &Event) -> Value {
     match &event.body {
         Body::General => record["category"] = "general".into(),
         Body::Error => record["category"] = "error".into(),
+        Body::Evaluation(warning) => {
+            record["category"] = "general".into();
+            record["extra"] = json!({"event": "evaluation_warning", "mode": warning.mode.as_str(), "threshold": warning.threshold,
+                "percent": warning.percent, "used": warning.used, "limit": warning.limit});
+        }
+        // On the wire a statement is a record of its own form.
+        Body::Sql(sql) => return json!(sql),
         Body::State { state } => {
             record["category"] = "general".into();
             record["extra"] = json!({"event": "state", "status": state.as_str()});

@@ -6,3 +6,4 @@ pub(crate) mod logs;
 pub(crate) mod query;
 pub(crate) mod streams;
 pub(crate) mod system;
+pub(crate) mod user;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use millrace_core::config::StreamSpec;
+use millrace_core::connector::{ConstraintName, ConstraintsReport};
 use millrace_core::stats::{SideStats, StatsReport, TableStats};
 use millrace_core::stream::{Reason, Stream, StreamState};
 use schemars::JsonSchema;
@@ -160,6 +161,59 @@ pub(crate) struct StreamRun {
     rows_skipped: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
+}
+
+/// What a validation of constraints found.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ConstraintsResult {
+    engine: &'static str,
+    /// In words.
+    action: String,
+    validated_count: usize,
+    validated_constraints: Vec<ConstraintPlace>,
+    total_orphan_rows: u64,
+    violations: Vec<Violation>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ConstraintPlace {
+    schema_name: String,
+    table_name: String,
+    constraint_name: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Violation {
+    #[serde(flatten)]
+    place: ConstraintPlace,
+    /// Rows without a counterpart.
+    orphan_count: u64,
+}
+
+impl From<&ConstraintsReport> for ConstraintsResult {
+    fn from(report: &ConstraintsReport) -> Self {
+        let place = |name: &ConstraintName| ConstraintPlace {
+            schema_name: name.schema.clone(),
+            table_name: name.table.clone(),
+            constraint_name: name.name.clone(),
+        };
+        let (valid, broken) = (report.validated.len(), report.violations.len());
+        Self {
+            engine: "postgres",
+            action: match (valid, broken) {
+                (0, 0) => "every foreign key was valid already".to_owned(),
+                (_, 0) => format!("{valid} foreign keys were validated"),
+                _ => format!("{valid} foreign keys were validated, {broken} do not hold"),
+            },
+            validated_count: valid,
+            validated_constraints: report.validated.iter().map(place).collect(),
+            total_orphan_rows: report.violations.iter().map(|(_, orphans)| orphans).sum(),
+            violations: report.violations.iter().map(|(name, orphans)| Violation { place: place(name), orphan_count: *orphans }).collect(),
+        }
+    }
 }
 
 impl From<&Stream> for StreamSummary {

@@ -1,7 +1,9 @@
 //! Health and defaults on the wire.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::sql::CaptureMode;
 
 /// The server is alive.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -32,4 +34,20 @@ pub(crate) struct Defaults {
     /// `desktop`, `server` or `docker`.
     pub(crate) mode: &'static str,
     pub(crate) install_id: String,
+}
+
+/// A change of the SQL log's setting.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SqlLoggingChange {
+    pub(crate) sql_capture_mode: Option<CaptureMode>,
+    /// Whether records go to event streams.
+    #[serde(rename = "forwardSQLLogs")]
+    pub(crate) forward: Option<bool>,
+}
+
+/// The server is going.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Stopping {
+    pub(crate) status: &'static str,
 }

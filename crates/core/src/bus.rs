@@ -3,6 +3,7 @@
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use crate::entitlement::EvaluationWarning;
 use crate::id::{NodeId, StreamId};
 use crate::stats::{SideStats, TableStats};
 use crate::stream::StreamState;
@@ -80,11 +81,42 @@ pub enum Body {
         /// Bytes.
         bytes: u64,
     },
+    /// A part of an evaluation is used.
+    Evaluation(EvaluationWarning),
+    /// A statement ran.
+    Sql(Box<SqlRecord>),
     /// The run's state changed.
     State {
         /// The new state.
         state: StreamState,
     },
+}
+
+/// A statement that ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SqlRecord {
+    /// Names the record.
+    pub id: String,
+    /// Where it ran; empty for the federated engine.
+    pub connection_id: String,
+    /// The database.
+    pub database: String,
+    /// Its text.
+    pub query: String,
+    /// `DATA_QUERY`, `SCHEMA_CHANGE`, …
+    pub purpose: String,
+    /// ISO 8601.
+    pub started_at: String,
+    /// Milliseconds.
+    pub duration_ms: u64,
+    /// Rows that it answered.
+    pub row_count: u64,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether literals were taken out of the text.
+    pub redacted: bool,
 }
 
 /// Publishes and hands out events.

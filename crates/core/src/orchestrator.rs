@@ -22,8 +22,8 @@ use crate::stream::Stream;
 pub trait Orchestrator: Send + Sync {
     /// What a start would do with every column, refusals included; starts and writes nothing.
     fn plan<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Plan>>;
-    /// Starts a config; answers the new stream.
-    fn start<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Stream>>;
+    /// Starts a config for the owner of a key (its public name); answers the new stream.
+    fn start<'a>(&'a self, config: &'a StreamConfig, by: Option<&'a str>) -> BoxFuture<'a, Result<Stream>>;
     /// Suspends a run.
     fn pause<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Stream>>;
     /// Lets a run go on.

@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 
+use crate::bus::{Event, Level};
 use crate::config::StreamConfig;
 use crate::connection::Connection;
 use crate::error::Result;
@@ -51,4 +52,14 @@ pub trait ConfigStore: Send + Sync {
     fn update_stream<'a>(&'a self, stream: &'a Stream) -> BoxFuture<'a, Result<Stream>>;
     /// Removes a finished stream from the history; [`crate::Kind::Conflict`] while it is unfinished.
     fn delete_stream<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<()>>;
+
+    /// A setting; none if it was never set.
+    fn setting<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+    /// Keeps a setting.
+    fn set_setting<'a>(&'a self, name: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Keeps events of runs; those of a run that is not in the history are dropped.
+    fn keep_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<()>>;
+    /// The newest kept events of a run, at most `limit`, at least as loud as `level`, oldest first. They go with the run.
+    fn events<'a>(&'a self, stream: &'a StreamId, level: Level, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>>;
 }

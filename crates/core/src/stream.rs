@@ -123,6 +123,9 @@ pub struct Stream {
     pub bytes: u64,
     /// What ended it, when it failed.
     pub error: Option<String>,
+    /// Public name of the key that started it, to which its use is counted.
+    #[serde(default)]
+    pub started_by: Option<String>,
     /// The last report, kept so that a finished run still answers (`StatsReport` as JSON).
     pub stats: Option<crate::stats::StatsReport>,
 }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use millrace_apiserver::IdeAuth;
 use millrace_query::ChildQueryTier;
-use millrace_standalone::keys::LocalKeys;
-use millrace_standalone::server::{ServeConfig, default_data_dir, serve as serve_api};
+use millrace_standalone::keys::{KeyEntry, KeyTerms, LocalKeys, Subscription};
+use millrace_standalone::server::{EntitlementChoice, ServeConfig, default_data_dir, serve as serve_api};
 use millrace_standalone::store::Store;
 
 #[derive(Debug, Args)]
@@ -20,27 +21,134 @@ pub(crate) struct ServeArgs {
     /// Where connections, configs, keys and history are kept [default: the user's data directory]
     #[arg(long, env = "MILLRACE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Who may browse [default: open on a loopback address, key on others]
+    #[arg(long, env = "MILLRACE_AUTH_IDE", value_enum)]
+    auth_ide: Option<Auth>,
+    /// Who knows keys
+    #[arg(long, env = "MILLRACE_ENTITLEMENT", value_enum, default_value = "local")]
+    entitlement: Provider,
+    /// The entitlement service, for `--entitlement remote`
+    #[arg(long, env = "MILLRACE_ENTITLEMENT_URL", value_name = "URL", required_if_eq("entitlement", "remote"))]
+    entitlement_url: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Auth {
+    /// Anybody who reaches the server may browse; for loopback addresses
+    Open,
+    /// Everything but health, readiness and defaults needs a key or a session
+    Key,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Provider {
+    /// Keys of the data directory
+    Local,
+    /// A service: see --entitlement-url
+    Remote,
+    /// Let every request through, with or without a key
+    AllowAll,
+}
+
+/// Where keys are kept.
+#[derive(Debug, Args)]
+pub(crate) struct KeyStore {
+    /// The server's data directory [default: the user's data directory]
+    #[arg(long, env = "MILLRACE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// What a key has.
+#[derive(Debug, Args)]
+pub(crate) struct Terms {
+    /// What the key is for
+    #[arg(long)]
+    name: Option<String>,
+    /// unlimited, active, past_due, canceled or evaluation
+    #[arg(long, value_name = "WORD", value_parser = subscription)]
+    subscription: Option<Subscription>,
+    /// Installations that may use the key at once; any number by default
+    #[arg(long, value_name = "N")]
+    seats: Option<u32>,
+    /// Bytes that an evaluation may convert
+    #[arg(long, value_name = "BYTES")]
+    evaluation_bytes: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make an API key; it is printed once and stored only as a hash
     Create {
-        /// The server's data directory [default: the user's data directory]
-        #[arg(long, env = "MILLRACE_DATA_DIR", value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-        /// What the key is for
-        #[arg(long, default_value = "")]
-        name: String,
+        #[command(flatten)]
+        store: KeyStore,
+        #[command(flatten)]
+        terms: Terms,
     },
+    /// Show all keys without their secrets
+    List {
+        #[command(flatten)]
+        store: KeyStore,
+    },
+    /// Change what a key has
+    Change {
+        /// The key's id, as `list` shows it
+        id: String,
+        #[command(flatten)]
+        store: KeyStore,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Give a key a new secret, which is printed once; the old one is refused from now on
+    Rotate {
+        /// The key's id, as `list` shows it
+        id: String,
+        #[command(flatten)]
+        store: KeyStore,
+    },
+    /// Refuse a key from now on
+    Revoke {
+        /// The key's id, as `list` shows it
+        id: String,
+        #[command(flatten)]
+        store: KeyStore,
+    },
+    /// Unbind an installation from a key, or bind it again
+    Install {
+        /// The key's id, as `list` shows it
+        id: String,
+        /// The installation's id
+        install: String,
+        /// Bind it again
+        #[arg(long)]
+        activate: bool,
+        #[command(flatten)]
+        store: KeyStore,
+    },
+}
+
+fn subscription(text: &str) -> Result<Subscription, String> {
+    let words: Vec<&str> = Subscription::ALL.iter().map(|subscription| subscription.as_str()).collect();
+    Subscription::parse(text).ok_or_else(|| format!("it can be one of {}", words.join(", ")))
 }
 
 /// Runs the server until a signal.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     millrace_service::init_tracing();
     let shutdown = millrace_service::shutdown_on_signal()?;
-    let config =
-        ServeConfig { listen: args.listen, data_dir: data_dir(args.data_dir)?, query: Arc::new(ChildQueryTier::from_current_program()?) };
+    let config = ServeConfig {
+        listen: args.listen,
+        data_dir: data_dir(args.data_dir)?,
+        auth: args.auth_ide.map(|auth| match auth {
+            Auth::Open => IdeAuth::Open,
+            Auth::Key => IdeAuth::Key,
+        }),
+        entitlement: match (args.entitlement, args.entitlement_url) {
+            (Provider::Local, _) => EntitlementChoice::Local,
+            (Provider::Remote, url) => EntitlementChoice::Remote(url.unwrap_or_default()),
+            (Provider::AllowAll, _) => EntitlementChoice::AllowAll,
+        },
+        query: Arc::new(ChildQueryTier::from_current_program()?),
+    };
     let on_ready = |address| {
         let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
         let _ = std::io::stdout().flush();
@@ -51,12 +159,45 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// Manages keys, beside a running server or without one.
 pub(crate) async fn keys(command: KeysCommand) -> anyhow::Result<ExitCode> {
-    let KeysCommand::Create { data_dir: dir, name } = command;
-    let store = Store::open(&data_dir(dir)?).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() as i64;
-    let key = LocalKeys::new(store).create(&name, now).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
-    writeln!(std::io::stdout(), "{}", key.expose())?;
+    let text = match command {
+        KeysCommand::Create { store, terms } => open(store).await?.create(&terms.into()).await.map(|(_, key)| key.expose().to_owned()),
+        KeysCommand::List { store } => open(store).await?.list().await.map(|keys| {
+            let lines: Vec<String> = keys.iter().map(line).collect();
+            lines.join("\n")
+        }),
+        KeysCommand::Change { id, store, terms } => open(store).await?.change(&id, &terms.into()).await.map(|()| String::new()),
+        KeysCommand::Rotate { id, store } => open(store).await?.rotate(&id).await.map(|key| key.expose().to_owned()),
+        KeysCommand::Revoke { id, store } => open(store).await?.revoke(&id).await.map(|()| String::new()),
+        KeysCommand::Install { id, install, activate, store } => {
+            open(store).await?.set_install(&id, &install, activate).await.map(|()| String::new())
+        }
+    };
+    let text = text.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    if !text.is_empty() {
+        writeln!(std::io::stdout(), "{text}")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn open(store: KeyStore) -> anyhow::Result<LocalKeys> {
+    let store = Store::open(&data_dir(store.data_dir)?).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    Ok(LocalKeys::new(store))
+}
+
+/// One key for people: id, state, subscription, seats, name.
+fn line(key: &KeyEntry) -> String {
+    let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+    let active = key.installs.iter().filter(|(_, is_active)| *is_active).count();
+    let seats = key.seats.map_or_else(|| "any".to_owned(), |seats| seats.to_string());
+    let installs: Vec<String> =
+        key.installs.iter().map(|(id, is_active)| format!("{id}{}", if *is_active { "" } else { " (deactivated)" })).collect();
+    format!("{}\t{state}\t{}\t{active}/{seats} seats\t{}\t{}", key.id, key.subscription, key.name, installs.join(", "))
+}
+
+impl From<Terms> for KeyTerms {
+    fn from(terms: Terms) -> Self {
+        Self { name: terms.name, subscription: terms.subscription, seats: terms.seats, evaluation_bytes: terms.evaluation_bytes }
+    }
 }
 
 fn data_dir(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {

@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::bus::{Body, Bus, Event, Level, Side};
 use millrace_core::config::{StreamConfig, StreamSpec, check_supported};
+use millrace_core::entitlement::{Entitlement, Usage};
 use millrace_core::id::{ConfigId, RunId, StreamId};
 use millrace_core::orchestrator::Orchestrator;
 use millrace_core::plan::Plan;
@@ -39,6 +40,7 @@ pub struct LocalOrchestrator(Arc<Inner>);
 struct Inner {
     store: Arc<dyn ConfigStore>,
     bus: Arc<dyn Bus>,
+    meter: Arc<dyn Entitlement>,
     running: Mutex<HashMap<StreamId, Running>>,
     /// Held from reading a stream's row to writing it again, so that counters and wishes do not undo each other.
     rows: tokio::sync::Mutex<()>,
@@ -56,8 +58,8 @@ struct Running {
 
 impl LocalOrchestrator {
     /// An orchestrator over a store and a bus; nothing runs yet.
-    pub fn new(store: Arc<dyn ConfigStore>, bus: Arc<dyn Bus>) -> Self {
-        Self(Arc::new(Inner { store, bus, running: Mutex::default(), rows: tokio::sync::Mutex::default() }))
+    pub fn new(store: Arc<dyn ConfigStore>, bus: Arc<dyn Bus>, meter: Arc<dyn Entitlement>) -> Self {
+        Self(Arc::new(Inner { store, bus, meter, running: Mutex::default(), rows: tokio::sync::Mutex::default() }))
     }
 
     /// Cuts all workers off without ending their streams: the next process finds them interrupted and can resume them.
@@ -77,7 +79,7 @@ impl LocalOrchestrator {
         }
     }
 
-    async fn start_config(&self, config: &StreamConfig) -> Result<Stream> {
+    async fn start_config(&self, config: &StreamConfig, by: Option<&str>) -> Result<Stream> {
         let inner = &self.0;
         check_supported(&config.spec).map_err(first)?;
         let active: Vec<StreamId> = inner.active().await?;
@@ -97,6 +99,7 @@ impl LocalOrchestrator {
             rows_failed: 0,
             bytes: 0,
             error: None,
+            started_by: by.map(str::to_owned),
             stats: None,
         };
         let task = inner.task(&stream.id, &config.id, &config.spec).await?;
@@ -229,7 +232,9 @@ impl Inner {
             Ok(stream) => stream,
             Err(error) => return tracing::error!(stream = %id, error = %error.chain(), "a stream could not be read"),
         };
+        let counted = stream.bytes;
         take_counters(&mut stream, progress.report(false));
+        self.meter(&stream, counted).await;
         if let Some(outcome) = outcome {
             stream.state = outcome.state;
             stream.reason = None;
@@ -240,6 +245,25 @@ impl Inner {
             Ok(stored) if is_end => self.announce(&stored),
             Ok(_) => {}
             Err(error) => tracing::error!(stream = %id, error = %error.chain(), "a stream's state could not be stored"),
+        }
+    }
+
+    /// Counts what the run has moved since its counters were stored, and warns its owner.
+    async fn meter(&self, stream: &Stream, counted: u64) {
+        let (Some(key), moved) = (&stream.started_by, stream.bytes.saturating_sub(counted)) else { return };
+        if moved == 0 {
+            return;
+        }
+        if let Some(warning) = self.meter.record(key, Usage::ConvertBytes(moved)).await {
+            self.bus.publish(Event {
+                at: now_ms(),
+                level: Level::Warn,
+                side: Side::Api,
+                stream: Some(stream.id.clone()),
+                node: None,
+                message: format!("{} % of the evaluation is used", warning.percent),
+                body: Body::Evaluation(warning),
+            });
         }
     }
 
@@ -266,8 +290,8 @@ impl Orchestrator for LocalOrchestrator {
         .boxed()
     }
 
-    fn start<'a>(&'a self, config: &'a StreamConfig) -> BoxFuture<'a, Result<Stream>> {
-        self.start_config(config).boxed()
+    fn start<'a>(&'a self, config: &'a StreamConfig, by: Option<&'a str>) -> BoxFuture<'a, Result<Stream>> {
+        self.start_config(config, by).boxed()
     }
 
     fn pause<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<Stream>> {

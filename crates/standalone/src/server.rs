@@ -5,43 +5,69 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_apiserver::AppState;
+use millrace_apiserver::{AppState, IdeAuth};
+use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
 use millrace_core::{Error, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::allow_all::AllowAll;
 use crate::bus::LocalBus;
+use crate::journal;
 use crate::keys::LocalKeys;
 use crate::orchestrator::LocalOrchestrator;
+use crate::remote::RemoteEntitlement;
 use crate::store::Store;
 
 /// How a server is started.
 pub struct ServeConfig {
-    /// Where to listen; a loopback address.
+    /// Where to listen.
     pub listen: SocketAddr,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// Who may browse; by default anybody on a loopback address, and owners of a key on others.
+    pub auth: Option<IdeAuth>,
+    /// Who knows keys.
+    pub entitlement: EntitlementChoice,
     /// Runs federated statements.
     pub query: Arc<dyn QueryTier>,
+}
+
+/// Who knows keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntitlementChoice {
+    /// This data directory.
+    Local,
+    /// A service behind a URL.
+    Remote(String),
+    /// Nobody is asked.
+    AllowAll,
 }
 
 /// Serves until the token is cancelled. `on_ready` is told the address once requests are answered.
 ///
 /// # Errors
-/// [`millrace_core::Kind::Invalid`] for an address that is not loopback or not free, [`millrace_core::Kind::Conflict`] if another server uses the data directory.
+/// [`millrace_core::Kind::Invalid`] for an address that is not free or must not be open, [`millrace_core::Kind::Conflict`] if another server uses the data directory.
 pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    if !config.listen.ip().is_loopback() {
+    let is_local = config.listen.ip().is_loopback();
+    let auth = config.auth.unwrap_or(if is_local { IdeAuth::Open } else { IdeAuth::Key });
+    if auth == IdeAuth::Open && !is_local {
         return Err(Error::invalid(
-            "--listen",
-            format!(
-                "`{}` is not a loopback address; without key authentication the server listens on loopback addresses only",
-                config.listen
-            ),
+            "--auth-ide",
+            format!("`{}` is not a loopback address; a server that others reach needs `--auth-ide key`", config.listen),
         ));
     }
     let store = Store::open(&config.data_dir).await?;
     let _lock = lock(&config.data_dir.join("server.lock"))?;
+    let entitlement: Arc<dyn Entitlement> = match &config.entitlement {
+        EntitlementChoice::Local => Arc::new(LocalKeys::new(store.clone())),
+        EntitlementChoice::Remote(url) => Arc::new(RemoteEntitlement::new(url)?),
+        EntitlementChoice::AllowAll => {
+            tracing::warn!("every request is let through, with or without a key, because `--entitlement allow-all` is set");
+            Arc::new(AllowAll)
+        }
+    };
     for stream in store.mark_interrupted().await? {
         tracing::warn!(stream = %stream.id, "an unfinished stream was found; it is paused until it is resumed or stopped");
     }
@@ -51,7 +77,8 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
     let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").because(error))?;
     let bus = Arc::new(LocalBus::default());
     let shared: Arc<Store> = Arc::new(store.clone());
-    let orchestrator = LocalOrchestrator::new(shared.clone(), bus.clone());
+    let journal = tokio::spawn(journal::keep(bus.clone(), shared.clone()));
+    let orchestrator = LocalOrchestrator::new(shared.clone(), bus.clone(), entitlement.clone());
     let state = AppState {
         install_id: store.install_id().await?,
         default_export_path: config.data_dir.join("exports").display().to_string(),
@@ -59,12 +86,16 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         orchestrator: Arc::new(orchestrator.clone()),
         bus,
         query: config.query,
-        entitlement: Arc::new(LocalKeys::new(store)),
+        entitlement,
+        auth,
+        sessions: Arc::default(),
         shutdown,
     };
     on_ready(address);
     let served = millrace_apiserver::serve(listener, state).await;
     orchestrator.shut_down().await;
+    // The last records are written within the journal's patience.
+    let _ = tokio::time::timeout(journal::GRACE, journal).await;
     served.map_err(|error| Error::internal("the server stopped").because(error))
 }
 

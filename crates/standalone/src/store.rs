@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use millrace_core::bus::{Event, Level};
 use millrace_core::config::StreamConfig;
 use millrace_core::connection::Connection;
 use millrace_core::id::{ConfigId, ConnectionId, InstallId, StreamId};
@@ -246,6 +247,36 @@ impl Store {
     }
 }
 
+/// Events kept per run; the oldest go first.
+const EVENTS_PER_RUN: i64 = 10_000;
+
+impl Store {
+    async fn write_events(&self, events: &[Event]) -> Result<()> {
+        let mut transaction = self.pool.begin().await.map_err(failed("write the store"))?;
+        let mut streams: Vec<&str> = Vec::new();
+        for event in events {
+            let Some(stream) = event.stream.as_ref().map(StreamId::as_str) else { continue };
+            if !streams.contains(&stream) {
+                streams.push(stream);
+            }
+            let sql = "INSERT INTO run_event (stream, level, document) SELECT id, ?, ? FROM stream WHERE id = ?";
+            sqlx::query(sql)
+                .bind(event.level as i64)
+                .bind(to_json(event)?)
+                .bind(stream)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("write the store"))?;
+        }
+        for stream in streams {
+            let sql = "DELETE FROM run_event WHERE stream = ?1 AND sequence <=
+                (SELECT sequence FROM run_event WHERE stream = ?1 ORDER BY sequence DESC LIMIT 1 OFFSET ?2)";
+            sqlx::query(sql).bind(stream).bind(EVENTS_PER_RUN).execute(&mut *transaction).await.map_err(failed("write the store"))?;
+        }
+        transaction.commit().await.map_err(failed("write the store"))
+    }
+}
+
 impl ConfigStore for Store {
     fn connections(&self) -> BoxFuture<'_, Result<Vec<Connection>>> {
         self.read_connections(None).boxed()
@@ -308,6 +339,11 @@ impl ConfigStore for Store {
                 return Err(blocked);
             }
             self.delete("config", "config", id.as_str(), "the config is in use").await?;
+            sqlx::query("DELETE FROM run_event WHERE stream IN (SELECT id FROM stream WHERE config = ?)")
+                .bind(id.as_str())
+                .execute(&self.pool)
+                .await
+                .map_err(failed("write the store"))?;
             sqlx::query("DELETE FROM stream WHERE config = ?")
                 .bind(id.as_str())
                 .execute(&self.pool)
@@ -357,7 +393,45 @@ impl ConfigStore for Store {
                     .field("stream_state")
                     .with("stream", id.as_str()));
             }
+            let sql = "DELETE FROM run_event WHERE stream = ?";
+            sqlx::query(sql).bind(id.as_str()).execute(&self.pool).await.map_err(failed("write the store"))?;
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn setting<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            let sql = "SELECT value FROM setting WHERE name = ?";
+            sqlx::query_scalar(sql).bind(name).fetch_optional(&self.pool).await.map_err(failed("read the store"))
+        }
+        .boxed()
+    }
+
+    fn set_setting<'a>(&'a self, name: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let sql = "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            sqlx::query(sql).bind(name).bind(value).execute(&self.pool).await.map_err(failed("write the store"))?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn keep_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<()>> {
+        self.write_events(events).boxed()
+    }
+
+    fn events<'a>(&'a self, stream: &'a StreamId, level: Level, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>> {
+        async move {
+            let sql = "SELECT document FROM run_event WHERE stream = ? AND level >= ? ORDER BY sequence DESC LIMIT ?";
+            let rows = sqlx::query(sql)
+                .bind(stream.as_str())
+                .bind(level as i64)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed("read the store"))?;
+            rows.iter().rev().map(|row| from_json(row.get(0))).collect()
         }
         .boxed()
     }

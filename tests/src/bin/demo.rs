@@ -60,7 +60,7 @@ async fn demo(options: Options) -> anyhow::Result<()> {
     if code != 0 {
         bail!("no key: {error}");
     }
-    let (mut process, base) = Process::serve(dir.path()).await?;
+    let (mut process, base) = Process::serve(dir.path(), &[]).await?;
     let mut api = Api::new(&base);
     api.key = Some(key.trim().to_owned());
     println!("   listening on {base}");

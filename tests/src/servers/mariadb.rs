@@ -8,6 +8,11 @@ const OS_USER: &str = "mysql";
 
 /// Starts a server with a binary log, UTF-8 and these further options.
 pub fn start(options: &[&str]) -> anyhow::Result<Server> {
+    start_in(options, |_| Ok(Vec::new()))
+}
+
+/// As [`start`], with further options for files that are first put into the server's directory.
+pub fn start_in(options: &[&str], prepare: impl FnOnce(&std::path::Path) -> anyhow::Result<Vec<String>>) -> anyhow::Result<Server> {
     let server = program("MariaDB (package `mariadb-server`)", &["mariadbd", "mysqld"], &[])?;
     let install = program("MariaDB (package `mariadb-server`)", &["mariadb-install-db", "mysql_install_db"], &[])?;
     let dir = fresh_dir("mariadb", is_root().then_some(OS_USER))?;
@@ -46,6 +51,7 @@ pub fn start(options: &[&str]) -> anyhow::Result<Server> {
         "--skip-name-resolve".into(),
     ];
     args.extend(options.iter().map(|option| (*option).to_owned()));
+    args.extend(prepare(&dir)?);
     let mut child = spawn(&server, args.clone(), OS_USER, &log)?;
     wait_until_listening(&mut child, port, &log)?;
     let launch = Launch { program: server, args, os_user: OS_USER, log };

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::sync::OnceCell;
 
-pub use mariadb::start as start_mariadb;
-pub use postgres::start as start_postgres;
+pub use mariadb::{start as start_mariadb, start_in as start_mariadb_in};
+pub use postgres::{start as start_postgres, start_in as start_postgres_in};
 
 /// The user of every test connection.
 pub const USER: &str = "millrace_test";

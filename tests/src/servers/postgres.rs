@@ -9,6 +9,11 @@ const OS_USER: &str = "postgres";
 
 /// Starts a server with password authentication, UTF-8 and these further settings (`name=value`).
 pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
+    start_in(settings, |_| Ok(Vec::new()))
+}
+
+/// As [`start`], with further settings for files that are first put into the server's directory.
+pub fn start_in(settings: &[&str], prepare: impl FnOnce(&std::path::Path) -> anyhow::Result<Vec<String>>) -> anyhow::Result<Server> {
     let bin = [("/usr/lib/postgresql", "bin/postgres")];
     let server = program("PostgreSQL (package `postgresql`)", &["postgres"], &bin)?;
     let initdb = program("PostgreSQL (package `postgresql`)", &["initdb"], &[("/usr/lib/postgresql", "bin/initdb")])?;
@@ -42,7 +47,8 @@ pub fn start(settings: &[&str]) -> anyhow::Result<Server> {
         "log_min_messages=warning".into(),
         format!("timezone={}", super::ZONE),
     ];
-    for setting in fixed.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())) {
+    let prepared = prepare(&dir)?;
+    for setting in fixed.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())).chain(prepared) {
         args.extend(["-c".to_owned(), setting]);
     }
     let mut child = spawn(&server, args.clone(), OS_USER, &log)?;

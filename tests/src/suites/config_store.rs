@@ -72,6 +72,7 @@ fn stream(config: &StreamConfig) -> Stream {
         rows_failed: 0,
         bytes: 0,
         error: None,
+        started_by: None,
         stats: None,
     }
 }

@@ -26,15 +26,15 @@ pub async fn conformance(orchestrator: Arc<dyn Orchestrator>, store: Arc<dyn Con
     // A refusal leaves nothing behind.
     let mut refused = config.clone();
     refused.spec.mode = Mode::Cdc;
-    let error = orchestrator.start(&refused).await.expect_err("not supported");
+    let error = orchestrator.start(&refused, None).await.expect_err("not supported");
     assert_eq!((error.kind(), error.field_name()), (Kind::NotSupported, Some("mode")));
     assert!(store.streams(None).await.expect("streams").is_empty());
 
-    let stream = orchestrator.start(config).await.expect("started");
+    let stream = orchestrator.start(config, None).await.expect("started");
     assert_eq!(stream.state, StreamState::Running);
     proxy.wait_for_bytes(1_000_000).await;
     proxy.hold();
-    let error = orchestrator.start(config).await.expect_err("the gate");
+    let error = orchestrator.start(config, None).await.expect_err("the gate");
     assert_eq!((error.kind(), error.detail("stream")), (Kind::Conflict, Some(stream.id.as_str())));
     let (live, report) = orchestrator.stats(&stream.id).await.expect("live counters");
     assert_eq!(live.state, StreamState::Running);
@@ -58,7 +58,7 @@ pub async fn conformance(orchestrator: Arc<dyn Orchestrator>, store: Arc<dyn Con
     assert!(stored.state == StreamState::Stopped && stored.ended_at.is_some());
 
     // The gate is clear; what the stopped run left is replaced; the end and its counters are stored.
-    let second = orchestrator.start(config).await.expect("started again");
+    let second = orchestrator.start(config, None).await.expect("started again");
     assert_ne!(second.id, stream.id);
     let deadline = Instant::now() + Duration::from_secs(120);
     while !store.stream(&second.id).await.expect("stored").state.is_terminal() {

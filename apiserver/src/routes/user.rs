@@ -1,0 +1,89 @@
+//! The account of a key, and sessions of browsers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use millrace_core::Secret;
+use millrace_core::entitlement::Denial;
+
+use crate::errors::{ApiError, ApiResult, Code};
+use crate::extract::NoBody;
+use crate::guard::shown_key;
+use crate::route::{Access, BASE, Operation, Routes};
+use crate::session::{COOKIE_NAME, LIFETIME};
+use crate::state::AppState;
+use crate::wire::user::{Session, UserConfigs, UserData};
+
+const TAG: &str = "account";
+
+pub(super) fn routes() -> Routes {
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
+    let denials: &[Code] = &[Code::AuthenticationFailed, Code::EntitlementUnavailable];
+    Routes::default()
+        .add(
+            op("get", "/user", "getUser", "The account of the request's key").access(Access::Open).answers::<UserData>(200).fails(denials),
+            get(user),
+        )
+        .add(op("get", "/user/configs", "getUserConfigs", "How much is stored").answers::<UserConfigs>(200), get(configs))
+        .add(op("post", "/user/clear-key", "clearKey", "Forget the key: ends its sessions").answers::<Session>(200), post(clear_key))
+        .add(
+            op("post", "/session", "openSession", "Open a session of a browser: answers a cookie that stands for the request's X-API-Key")
+                .access(Access::Open)
+                .answers::<Session>(200)
+                .fails(denials),
+            post(open_session),
+        )
+        .add(
+            op("delete", "/session", "closeSession", "End the session").access(Access::Open).answers::<Session>(200),
+            delete(close_session),
+        )
+}
+
+async fn user(State(state): State<AppState>, headers: HeaderMap) -> ApiResult<Json<UserData>> {
+    let install = headers.get("x-install-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let account = state.entitlement.account(&shown_key(&state, &headers), install).await.map_err(ApiError::from)?;
+    Ok(Json((&account).into()))
+}
+
+async fn configs(State(state): State<AppState>) -> ApiResult<Json<UserConfigs>> {
+    Ok(Json(UserConfigs { connections: state.store.connections().await?.len(), stream_configs: state.store.configs().await?.len() }))
+}
+
+async fn clear_key(State(state): State<AppState>, headers: HeaderMap, _: NoBody) -> ApiResult<Response> {
+    Ok(end(&state, &headers))
+}
+
+async fn open_session(State(state): State<AppState>, headers: HeaderMap, _: NoBody) -> ApiResult<Response> {
+    let sent = headers.get("x-api-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if sent.is_empty() {
+        return Err(Denial::AuthenticationFailed.into());
+    }
+    let key = Secret::new(sent);
+    state.entitlement.identify(&key).await.map_err(ApiError::from)?;
+    let token = state.sessions.open(key);
+    let body = Session { status: "open", expires_in: Some(LIFETIME.as_secs()) };
+    Ok(with_cookie(body, &token, LIFETIME.as_secs()))
+}
+
+async fn close_session(State(state): State<AppState>, headers: HeaderMap) -> ApiResult<Response> {
+    Ok(end(&state, &headers))
+}
+
+fn end(state: &AppState, headers: &HeaderMap) -> Response {
+    state.sessions.forget(headers, &shown_key(state, headers));
+    with_cookie(Session { status: "closed", expires_in: None }, "", 0)
+}
+
+/// Scripts cannot read the cookie, and other sites' pages cannot have it sent.
+fn with_cookie(body: Session, token: &str, seconds: u64) -> Response {
+    let mut response = Json(body).into_response();
+    let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path={BASE}; Max-Age={seconds}");
+    if let Ok(mut value) = HeaderValue::from_str(&cookie) {
+        value.set_sensitive(true);
+        response.headers_mut().insert(SET_COOKIE, value);
+    }
+    response
+}
