@@ -6,6 +6,7 @@ mod conformance;
 mod convert;
 mod faults;
 mod kit;
+mod property;
 mod rest;
 mod runs;
 mod tls;

@@ -86,6 +86,9 @@ fn column_text(name: &str, data_type: &str, column_type: &str) -> ColumnText {
             format!("CAST(CAST(ROUND(TIME_TO_SEC({m}) * 1000000) AS SIGNED) AS CHAR)"),
             format!("(extract(epoch from {p}) * 1000000)::bigint::text"),
         ),
+        // The spellings differ: `::1.2.3.4` on one side is `::102:304` on the other.
+        "inet4" => text(format!("LOWER(HEX(CAST({m} AS BINARY(4))))"), format!("encode(substring(inet_send({p}) from 5), 'hex')")),
+        "inet6" => text(format!("LOWER(HEX(CAST({m} AS BINARY(16))))"), format!("encode(substring(inet_send({p}) from 5), 'hex')")),
         "year" => text(format!("CAST({m} + 0 AS CHAR)"), format!("{p}::text")),
         "set" => text(format!("CAST({m} AS CHAR)"), format!("array_to_string({p}, ',')")),
         _ => text(format!("CAST({m} AS CHAR)"), format!("{p}::text")),

@@ -109,6 +109,37 @@ fn duckdb() -> anyhow::Result<()> {
     link(&folder)
 }
 
+/// Tools that benchmarks compare with, in a folder of the cache.
+const PEERS: [&str; 2] = ["sling-linux-amd64==1.4.11", "duckdb==1.5.5"];
+
+/// Installs the peers if they are not there. One that cannot be installed is left out by the benchmark.
+pub(crate) fn peers() {
+    let Ok(cache) = cache() else { return };
+    let folder = cache.join("peers");
+    if !folder.join("duckdb").is_dir() {
+        let pip = if has("pip") { "pip" } else { "pip3" };
+        let mut args = vec!["install", "--quiet", "--target"];
+        let target = folder.to_string_lossy().into_owned();
+        args.push(&target);
+        args.extend(PEERS);
+        if let Err(error) = Step::program(Path::new(pip)).args(&args).quiet().run() {
+            println!("peers of the benchmark are not installed: {error:#}");
+        }
+    }
+    // The benchmark runs as a child of this process.
+    let extensions = cache.join(format!("duckdb-{DUCKDB_VERSION}"));
+    let _ = PEER_DIRS.set((folder, extensions));
+}
+
+static PEER_DIRS: std::sync::OnceLock<(PathBuf, PathBuf)> = std::sync::OnceLock::new();
+
+/// Environment by which a benchmark finds the peers.
+pub(crate) fn peer_env() -> Vec<(&'static str, PathBuf)> {
+    PEER_DIRS.get().map_or_else(Vec::new, |(peers, extensions)| {
+        vec![("MILLRACE_BENCH_PEERS", peers.clone()), ("MILLRACE_BENCH_EXTENSIONS", extensions.clone())]
+    })
+}
+
 /// Makes sure that a package's file is in the cache, as it was pinned.
 fn provide(package: &Package, folder: &Path) -> anyhow::Result<()> {
     let cached = folder.join(package.file);

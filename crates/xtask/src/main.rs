@@ -163,12 +163,22 @@ fn tool(name: &str, needs_servers: bool, args: Vec<String>) -> anyhow::Result<()
     Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
     let program = shell::target_dir()?.join("debug").join(name);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    Step::program(&program).args(&args).run()
+    let mut step = Step::program(&program).args(&args);
+    for (name, value) in deps::peer_env() {
+        step = step.env(name, &value.to_string_lossy());
+    }
+    step.run()
 }
 
 fn bench(what: &str, args: Vec<String>) -> anyhow::Result<()> {
     match what {
-        "convert" => tool("millrace-bench", true, args),
+        "convert" => {
+            // The benchmark is told where the peers are; what is not there is left out by name.
+            if !args.iter().any(|arg| arg == "--alone") {
+                deps::peers();
+            }
+            tool("millrace-bench", true, args)
+        }
         other => bail!("there is no benchmark `{other}`; there is `convert`"),
     }
 }

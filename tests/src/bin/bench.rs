@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use millrace_tests::database::{MySqlDatabase, PgDatabase, pg_client, unique};
-use millrace_tests::dataset::products;
+use millrace_tests::dataset::{products, wide};
 use millrace_tests::digest::assert_equal;
 use millrace_tests::process::binary;
 use millrace_tests::servers::{Server, start_mariadb, start_postgres};
@@ -29,6 +29,8 @@ struct Cost {
 enum Tool {
     Millrace,
     Pgloader,
+    Sling,
+    DuckDb,
 }
 
 impl Tool {
@@ -36,6 +38,8 @@ impl Tool {
         match self {
             Self::Millrace => "millrace",
             Self::Pgloader => "pgloader",
+            Self::Sling => "sling",
+            Self::DuckDb => "DuckDB CREATE TABLE AS (no key)",
         }
     }
 }
@@ -51,72 +55,168 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What is copied.
+#[derive(Clone, Copy)]
+struct Table {
+    name: &'static str,
+    rows: u64,
+}
+
 async fn bench() -> anyhow::Result<()> {
-    let (mut rows, mut runs, mut with_peers) = (1_000_000u64, 3usize, true);
+    let (mut rows, mut runs, mut with_peers, mut name) = (None, 3usize, true, "products");
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<u64>().ok()).with_context(|| format!("{arg} needs a number"));
         match arg.as_str() {
-            "--rows" => rows = number()?,
+            "--rows" => rows = Some(number()?),
             "--runs" => runs = number()? as usize,
+            "--wide" => name = "wide",
             "--alone" => with_peers = false,
-            other => bail!("unknown option `{other}`; there are --rows N, --runs N, --alone"),
+            other => bail!("unknown option `{other}`; there are --rows N, --runs N, --wide, --alone"),
         }
     }
-    let mysql = tokio::task::spawn_blocking(|| start_mariadb(&["--innodb-buffer-pool-size=2G"])).await??;
-    let postgres = tokio::task::spawn_blocking(|| start_postgres(&["shared_buffers=256MB"])).await??;
+    let table = Table { name, rows: rows.unwrap_or(if name == "wide" { 200_000 } else { 1_000_000 }) };
+    // In UTC: some peers shift moments by the servers' zone, and their digests are to tell of more than that.
+    let mysql = tokio::task::spawn_blocking(|| start_mariadb(&["--innodb-buffer-pool-size=2G", "--default-time-zone=+00:00"])).await??;
+    let postgres = tokio::task::spawn_blocking(|| start_postgres(&["shared_buffers=256MB", "timezone=UTC"])).await??;
     let source = MySqlDatabase::create(&mysql, "bench").await?;
-    source.execute(&products(rows)).await?;
+    source.execute(&if name == "wide" { wide(table.rows) } else { products(table.rows) }).await?;
     let mut tools = vec![Tool::Millrace];
-    if with_peers && is_installed("pgloader") {
-        tools.push(Tool::Pgloader);
-    } else if with_peers {
-        println!("pgloader is not installed and left out");
+    for tool in [Tool::Pgloader, Tool::Sling, Tool::DuckDb].into_iter().filter(|_| with_peers) {
+        if tool.is_installed() {
+            tools.push(tool);
+        } else {
+            println!("{} is not installed and left out", tool.name());
+        }
     }
-    println!("{rows} rows of products, MariaDB to PostgreSQL with primary key, {runs} runs in turn, {}\n", binary()?.display());
+    println!("{} rows of {name}, MariaDB to PostgreSQL with primary key, {runs} runs in turn, {}\n", table.rows, binary()?.display());
+    // Not counted: a new server has to make its log's files, which later runs use again.
+    one_run(Tool::Millrace, table, &mysql, &source, &postgres).await?;
     let mut costs: Vec<Vec<Cost>> = tools.iter().map(|_| Vec::new()).collect();
     for _ in 0..runs {
         for (tool, costs) in tools.iter().zip(&mut costs) {
-            costs.push(one_run(*tool, &mysql, &source, &postgres).await?);
+            costs.push(one_run(*tool, table, &mysql, &source, &postgres).await?);
         }
     }
-    report(rows, &tools, &costs);
+    report(table.rows, &tools, &costs);
     Ok(())
 }
 
-async fn one_run(tool: Tool, mysql: &Server, source: &MySqlDatabase, postgres: &Server) -> anyhow::Result<Cost> {
+impl Tool {
+    fn is_installed(self) -> bool {
+        match self {
+            Self::Millrace => true,
+            Self::Pgloader => is_installed("pgloader"),
+            Self::Sling => peer(SLING).is_some_and(|path| path.is_file()),
+            Self::DuckDb => peer("duckdb").is_some_and(|path| path.is_dir()) && is_installed("python3"),
+        }
+    }
+}
+
+const SLING: &str = "sling_linux_amd64/bin/sling-linux-amd64";
+
+/// What DuckDB does: both servers attached, one statement.
+const CTAS: &str = "import duckdb, os
+c = duckdb.connect(config={'allow_unsigned_extensions': 'false'})
+for e in ('postgres_scanner', 'mysql_scanner'):
+    c.execute(\"LOAD '\" + os.environ['EXTENSIONS'] + '/' + e + \".duckdb_extension'\")
+c.execute(\"ATTACH '\" + os.environ['MY'] + \"' AS m (TYPE mysql, READ_ONLY)\")
+c.execute(\"ATTACH '\" + os.environ['PG'] + \"' AS p (TYPE postgres)\")
+c.execute('CREATE TABLE p.public.' + os.environ['NAME'] + ' AS SELECT * FROM m.' + os.environ['NAME'])
+";
+
+/// A file of the folder in which peers are installed.
+fn peer(path: &str) -> Option<std::path::PathBuf> {
+    Some(std::path::PathBuf::from(std::env::var_os("MILLRACE_BENCH_PEERS")?).join(path))
+}
+
+async fn one_run(tool: Tool, table: Table, mysql: &Server, source: &MySqlDatabase, postgres: &Server) -> anyhow::Result<Cost> {
     let target = unique("bench");
     let admin = pg_client(postgres, "postgres").await?;
     admin.batch_execute(&format!("CREATE DATABASE \"{target}\"")).await?;
     // What an earlier run left to be written must not be paid by this one.
     admin.batch_execute("CHECKPOINT").await?;
+    let (command, schema) = command(tool, table, mysql, source, postgres, &target)?;
+    let mut cost = tokio::task::spawn_blocking(move || measure(command)).await??;
+    let copy = PgDatabase::open(postgres, &target).await?;
+    let compared = assert_equal(&source.pool, &source.name, &copy.client, &schema, table.name).await;
+    if let Err(difference) = &compared {
+        let text: String = format!("{difference:#}").chars().take(300).collect();
+        println!("{}: {text}", tool.name());
+    }
+    cost.is_equal = compared.is_ok();
+    drop(copy);
+    admin.batch_execute(&format!("DROP DATABASE \"{target}\" WITH (FORCE)")).await?;
+    Ok(cost)
+}
+
+/// A tool's command line, and the schema that it writes to.
+fn command(
+    tool: Tool,
+    table: Table,
+    mysql: &Server,
+    source: &MySqlDatabase,
+    postgres: &Server,
+    target: &str,
+) -> anyhow::Result<(Command, String)> {
     let place = |scheme: &str, server: &Server, password: &str, database: &str| {
         format!("{scheme}://{}{password}@{}:{}/{database}", server.user, server.host, server.port)
     };
-    let (command, schema) = match tool {
+    let my_password = format!(":{}", mysql.password);
+    let pg_password = format!(":{}", postgres.password);
+    Ok(match tool {
         Tool::Millrace => {
             let mut command = Command::new(binary()?);
             command
-                .args(["copy", &place("mysql", mysql, "", &source.name), &place("postgres", postgres, "", &target)])
+                .args(["copy", &place("mysql", mysql, "", &source.name), &place("postgres", postgres, "", target)])
                 .env("MILLRACE_SOURCE_PASSWORD", &mysql.password)
                 .env("MILLRACE_TARGET_PASSWORD", &postgres.password);
             (command, "public".to_owned())
         }
         Tool::Pgloader => {
             let mut command = Command::new("pgloader");
-            command.args([
-                place("mysql", mysql, &format!(":{}", mysql.password), &source.name),
-                place("postgresql", postgres, &format!(":{}", postgres.password), &target),
-            ]);
+            command.args([place("mysql", mysql, &my_password, &source.name), place("postgresql", postgres, &pg_password, target)]);
             (command, source.name.clone())
         }
-    };
-    let mut cost = tokio::task::spawn_blocking(move || measure(command)).await??;
-    let copy = PgDatabase::open(postgres, &target).await?;
-    cost.is_equal = assert_equal(&source.pool, &source.name, &copy.client, &schema, "products").await.is_ok();
-    drop(copy);
-    admin.batch_execute(&format!("DROP DATABASE \"{target}\" WITH (FORCE)")).await?;
-    Ok(cost)
+        Tool::Sling => {
+            let mut command = Command::new(peer(SLING).context("sling")?);
+            let stream = format!("{}.{}", source.name, table.name);
+            let object = format!("public.{}", table.name);
+            command
+                .args([
+                    "run",
+                    "--src-conn",
+                    "MY",
+                    "--src-stream",
+                    &stream,
+                    "--tgt-conn",
+                    "PG",
+                    "--tgt-object",
+                    &object,
+                    "--mode",
+                    "full-refresh",
+                ])
+                .env("MY", place("mysql", mysql, &my_password, &source.name))
+                .env("PG", format!("{}?sslmode=disable", place("postgres", postgres, &pg_password, target)))
+                .env("SLING_HOME_DIR", std::env::temp_dir())
+                .env("SLING_DISABLE_TELEMETRY", "true");
+            (command, "public".to_owned())
+        }
+        Tool::DuckDb => {
+            let mut command = Command::new("python3");
+            let text = |server: &Server, user: &str, database: &str, name: &str| {
+                format!("host={} port={} {user}={} password={} {name}={database}", server.host, server.port, server.user, server.password)
+            };
+            command
+                .args(["-c", CTAS])
+                .env("PYTHONPATH", peer("").context("duckdb")?)
+                .env("EXTENSIONS", std::env::var("MILLRACE_BENCH_EXTENSIONS").unwrap_or_default())
+                .env("MY", text(mysql, "user", &source.name, "database"))
+                .env("PG", text(postgres, "user", target, "dbname"))
+                .env("NAME", table.name);
+            (command, "public".to_owned())
+        }
+    })
 }
 
 /// Runs a command to its end; its CPU time is the system's own account of ended children.
@@ -127,7 +227,8 @@ fn measure(mut command: Command) -> anyhow::Result<Cost> {
     };
     let before = cpu()?;
     let started = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let errors = tempfile::NamedTempFile::new()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.reopen()?).spawn()?;
     let status_file = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;
     let status = loop {
@@ -140,7 +241,9 @@ fn measure(mut command: Command) -> anyhow::Result<Cost> {
         std::thread::sleep(Duration::from_millis(5));
     };
     if !status.success() {
-        bail!("`{}` failed with {status}", Path::new(command.get_program()).display());
+        let text = std::fs::read_to_string(errors.path()).unwrap_or_default();
+        let end: String = text.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+        bail!("`{}` failed with {status}: {end}", Path::new(command.get_program()).display());
     }
     Ok(Cost { wall: started.elapsed().as_secs_f64(), cpu: cpu()? - before, peak_kib, is_equal: false })
 }

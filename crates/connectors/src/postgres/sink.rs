@@ -95,7 +95,7 @@ impl PgSink {
     async fn finish_one(&self, key: &LedgerKey, epoch: Epoch, plan: &TablePlan) -> Result<()> {
         let mut client = self.index_session().await?;
         // One transaction, so that a worker that comes later finds all of it or nothing.
-        let transaction = client.0.transaction().await.map_err(classify)?;
+        let transaction = client.client_mut()?.transaction().await.map_err(classify)?;
         let mut failures = Vec::new();
         for (what, statement) in ddl::finish_table(plan) {
             transaction.batch_execute("SAVEPOINT part").await.map_err(classify)?;
@@ -116,6 +116,7 @@ impl PgSink {
             transaction.execute(sql, &[&stream, &target.schema, &target.name]).await.map_err(classify)?;
         }
         transaction.commit().await.map_err(classify)?;
+        client.close();
         let Some((_, first)) = failures.first() else { return Ok(()) };
         let texts: Vec<String> = failures.iter().map(|(what, error)| format!("{what}: {}", error.message())).collect();
         Err(at_table(Error::new(first.kind(), format!("`{}`: {}", plan.target.name, texts.join("; "))), plan))
@@ -124,12 +125,15 @@ impl PgSink {
     async fn finish_keys(&self, plan: &Plan) -> Result<Vec<Error>> {
         let by_source: BTreeMap<(usize, &TableName), &TablePlan> =
             plan.tables.iter().map(|table| ((table.part, &table.source.name), table)).collect();
-        let client = self.index_session().await?;
         let mut failures = Vec::new();
+        if plan.tables.iter().all(|table| table.creation == Creation::Use || table.source.foreign_keys.is_empty()) {
+            return Ok(failures);
+        }
+        let client = self.index_session().await?;
         for table in plan.tables.iter().filter(|table| table.creation != Creation::Use) {
             for key in &table.source.foreign_keys {
                 let Some(referenced) = by_source.get(&(table.part, &key.referenced)) else { continue };
-                if let Err(error) = add_key(&client.0, table, key, referenced).await {
+                if let Err(error) = add_key(client.client()?, table, key, referenced).await {
                     if !is_about_the_data(&error) {
                         return Err(at_table(error, table));
                     }
@@ -138,6 +142,7 @@ impl PgSink {
                 }
             }
         }
+        client.close();
         Ok(failures)
     }
 
@@ -145,7 +150,7 @@ impl PgSink {
     async fn index_session(&self) -> Result<IndexSession> {
         let client = self.session.another().await?;
         client.batch_execute(&format!("SET maintenance_work_mem = '{INDEX_MEMORY}'")).await.map_err(classify)?;
-        Ok(IndexSession(client, self.session.clone()))
+        Ok(IndexSession { client: Some(client), session: self.session.clone() })
     }
 }
 
@@ -257,11 +262,31 @@ async fn add_key(client: &Client, table: &TablePlan, key: &ForeignKey, reference
     client.batch_execute(&ddl::validate(&table.target, &key.name)).await.map_err(classify)
 }
 
-struct IndexSession(Client, Arc<ControlSession>);
+/// Cancels what it runs unless it was closed.
+struct IndexSession {
+    client: Option<Client>,
+    session: Arc<ControlSession>,
+}
+
+impl IndexSession {
+    fn client(&self) -> Result<&Client> {
+        self.client.as_ref().ok_or_else(|| Error::internal("a closed session"))
+    }
+
+    fn client_mut(&mut self) -> Result<&mut Client> {
+        self.client.as_mut().ok_or_else(|| Error::internal("a closed session"))
+    }
+
+    /// Nothing runs any more.
+    fn close(mut self) {
+        self.client = None;
+    }
+}
 
 impl Drop for IndexSession {
     fn drop(&mut self) {
-        let (token, session) = (self.0.cancel_token(), self.1.clone());
+        let Some(client) = self.client.take() else { return };
+        let (token, session) = (client.cancel_token(), self.session.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { session::cancel(token, session.connection()).await });
         }
