@@ -103,11 +103,12 @@ fn keys(rng: &mut StdRng) -> Vec<(Column, KeyValue)> {
     let key = |name: &str, native: &str, kind: Kind, value: KeyValue| {
         (Column { name: name.to_owned(), native: native.to_owned(), kind, is_nullable: false }, value)
     };
-    let whole = |native: &str, base: i64| key("id", native, Kind::Int(64, false), Box::new(move |row| (base + i64::from(row)).to_string()));
+    let whole =
+        |native: &str, base: i128| key("id", native, Kind::Int(64, false), Box::new(move |row| (base + i128::from(row)).to_string()));
     match rng.random_range(0..9) {
         0 => Vec::new(),
         1 => vec![whole("BIGINT AUTO_INCREMENT", 1)],
-        2 => vec![whole("BIGINT UNSIGNED", i64::MAX - 10)],
+        2 => vec![whole("BIGINT UNSIGNED", i128::from(i64::MAX) - 10)],
         3 => vec![whole("TINYINT", -100)],
         4 => vec![key("k", "VARCHAR(30) COLLATE utf8mb4_bin", Kind::Json, Box::new(|row| text_literal(&format!("Schlüssel {row}'\\"))))],
         5 => vec![key("k", "VARBINARY(20)", Kind::Json, Box::new(|row| format!("x'00FF{row:04x}00'")))],
@@ -133,7 +134,8 @@ fn kind(rng: &mut StdRng) -> (String, Kind) {
     };
     match rng.random_range(0..24) {
         0..=3 => {
-            let (name, bits) = pick(rng, &[("TINYINT", 8), ("SMALLINT", 16), ("MEDIUMINT", 24), ("INT", 32), ("BIGINT", 64), ("TINYINT(1)", 8)]);
+            let (name, bits) =
+                pick(rng, &[("TINYINT", 8), ("SMALLINT", 16), ("MEDIUMINT", 24), ("INT", 32), ("BIGINT", 64), ("TINYINT(1)", 8)]);
             let is_unsigned = rng.random_bool(0.5);
             (format!("{name}{}", if is_unsigned { " UNSIGNED" } else { "" }), Kind::Int(bits, is_unsigned))
         }
@@ -190,8 +192,11 @@ fn kind(rng: &mut StdRng) -> (String, Kind) {
         }
         19 => ("YEAR".into(), Kind::Year),
         20 => {
-            let labels: Vec<String> =
-                ["a", "B b", "it's", "com,ma", "ü☃", "", "\\n"].iter().take(rng.random_range(1..=7)).map(|label| (*label).to_owned()).collect();
+            let labels: Vec<String> = ["a", "B b", "it's", "com,ma", "ü☃", "", "\\n"]
+                .iter()
+                .take(rng.random_range(1..=7))
+                .map(|label| (*label).to_owned())
+                .collect();
             (labelled("ENUM", &labels), Kind::Enum(labels))
         }
         21 => {
@@ -225,7 +230,10 @@ fn definition(rng: &mut StdRng, column: &Column, is_key: bool) -> String {
 
 /// Literals that `DEFAULT` takes everywhere.
 fn can_have_default(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Text(..) | Kind::Bytes(_) | Kind::Json | Kind::Timestamp(_) | Kind::Float | Kind::Double | Kind::Time(_) | Kind::Bit(_))
+    !matches!(
+        kind,
+        Kind::Text(..) | Kind::Bytes(_) | Kind::Json | Kind::Timestamp(_) | Kind::Float | Kind::Double | Kind::Time(_) | Kind::Bit(_)
+    )
 }
 
 fn can_be_indexed(kind: &Kind) -> bool {
@@ -282,14 +290,21 @@ fn value(rng: &mut StdRng, kind: &Kind) -> String {
         }
         Kind::Json => text_literal(&json(rng, 0)),
         Kind::Uuid => {
-            let bits = rng.random::<u128>();
-            let hex = format!("{:032x}", pick(rng, &[0, u128::MAX, bits, bits]));
+            // MariaDB refuses variants that are not those of RFC 9562.
+            let bits = rng.random::<u128>() & !(0xF << 76 | 0xC << 60) | pick(rng, &[1, 4, 7]) << 76 | 0x8 << 60;
+            let hex = format!("{:032x}", pick(rng, &[0, bits, bits]));
             format!("'{}-{}-{}-{}-{}'", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
         }
         Kind::Inet4 => format!("'{}'", std::net::Ipv4Addr::from_bits(rng.random())),
         Kind::Inet6 => {
             let bits = rng.random::<u128>();
-            format!("'{}'", std::net::Ipv6Addr::from_bits(pick(rng, &[0, 1, bits, 0xFFFF_0000_0000 | bits >> 96, bits >> 96, bits & !0xFFFF_FFFF_0000])))
+            format!(
+                "'{}'",
+                std::net::Ipv6Addr::from_bits(pick(
+                    rng,
+                    &[0, 1, bits, 0xFFFF_0000_0000 | bits >> 96, bits >> 96, bits & !0xFFFF_FFFF_0000]
+                ))
+            )
         }
     }
 }
@@ -315,7 +330,10 @@ fn decimal(rng: &mut StdRng, precision: u32, scale: u32, is_unsigned: bool) -> S
 }
 
 fn text(rng: &mut StdRng, length: u32, repertoire: Repertoire) -> String {
-    let ascii = ["a", "Z", " ", "  ", "'", "\"", "\\", "\\n", "\n", "\r", "\t", "\u{1}", "\u{7f}", "%", "_", "NULL", "\\N", "0", ";", "--", "/*", "$1", "{}"];
+    let ascii = [
+        "a", "Z", " ", "  ", "'", "\"", "\\", "\\n", "\n", "\r", "\t", "\u{1}", "\u{7f}", "%", "_", "NULL", "\\N", "0", ";", "--", "/*",
+        "$1", "{}",
+    ];
     let more: &[&str] = match repertoire {
         Repertoire::Ascii => &["~"],
         Repertoire::Latin => &["ä", "ß", "é", "€", "ÿ", "\u{a0}"],
@@ -345,8 +363,9 @@ fn json(rng: &mut StdRng, depth: u32) -> String {
             format!("[{}]", items.join(pick(rng, &[",", ", ", " ,\n"])))
         }
         _ => {
-            let items: Vec<String> =
-                (0..rng.random_range(1..4)).map(|index| format!("\"{}{}\": {}", pick(rng, &["a", "ä", "", "same"]), index % 2, json(rng, depth + 1))).collect();
+            let items: Vec<String> = (0..rng.random_range(1..4))
+                .map(|index| format!("\"{}{}\": {}", pick(rng, &["a", "ä", "", "same"]), index % 2, json(rng, depth + 1)))
+                .collect();
             format!("{{{}}}", items.join(", "))
         }
     }
@@ -355,7 +374,18 @@ fn json(rng: &mut StdRng, depth: u32) -> String {
 fn date(rng: &mut StdRng, first_year: u32) -> String {
     let year = rng.random_range(first_year..=9999);
     let random = format!("{year:04}-{:02}-{:02}", rng.random_range(1..=12), rng.random_range(1..=28));
-    pick(rng, &["0001-01-01".to_owned(), "9999-12-31".to_owned(), "2000-02-29".to_owned(), "1969-12-31".to_owned(), "1582-10-10".to_owned(), random.clone(), random])
+    pick(
+        rng,
+        &[
+            "0001-01-01".to_owned(),
+            "9999-12-31".to_owned(),
+            "2000-02-29".to_owned(),
+            "1969-12-31".to_owned(),
+            "1582-10-10".to_owned(),
+            random.clone(),
+            random,
+        ],
+    )
 }
 
 fn clock(rng: &mut StdRng) -> String {

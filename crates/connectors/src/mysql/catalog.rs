@@ -13,8 +13,8 @@ use millrace_core::selection;
 use millrace_core::{Error, Kind, Result};
 
 use super::defaults::{column_default, logical_type};
-use super::literal;
 use super::wire::{TextRow, Wire};
+use super::{literal, quote};
 
 /// Engines whose tables belong to a consistent snapshot.
 const SNAPSHOT_ENGINES: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ROCKSDB"];
@@ -279,9 +279,9 @@ async fn checks(wire: &mut Wire, schema: &str) -> Result<BTreeMap<String, Vec<Ch
 
 /// MariaDB's JSON is a LONGTEXT with this check.
 fn is_json_check(check: &Check, column: &str) -> bool {
-    let bare: String = check.expression.chars().filter(|c| !c.is_whitespace() && *c != '`').collect();
-    let column: String = column.chars().filter(|c| !c.is_whitespace()).collect();
-    bare.eq_ignore_ascii_case(&format!("json_valid({column})"))
+    let bare = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_lowercase() };
+    let quoted = format!("json_valid({})", quote(column));
+    [quoted, format!("json_valid({column})")].iter().any(|expected| bare(&check.expression) == bare(expected))
 }
 
 /// Objects that stay behind. A user without the privilege to see them gets a shorter report, not an error.
