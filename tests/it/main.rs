@@ -7,6 +7,7 @@ mod convert;
 mod faults;
 mod kit;
 mod property;
+mod refusals;
 mod rest;
 mod runs;
 mod tls;

@@ -137,7 +137,7 @@ pub(crate) async fn source(name: &str, statements: &[String]) -> MySqlDatabase {
     database
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub(crate) fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (name, value) in change {

@@ -228,7 +228,7 @@ fn database(mut content: Value, engine: Engine) -> ApiResult<DatabaseSpec> {
     if spec.port == 0 {
         return Err(ApiError::invalid("spec.database.port", "the port must lie between 1 and 65535"));
     }
-    if spec.username.is_empty() {
+    if spec.username.trim().is_empty() {
         return Err(ApiError::invalid("spec.database.username", "the user name must not be empty"));
     }
     Ok(spec)

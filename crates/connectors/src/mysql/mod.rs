@@ -58,7 +58,12 @@ impl Connector for MySql {
                 .clone()
                 .or_else(|| spec.database.clone())
                 .ok_or_else(|| Error::invalid("source.connections[0].database", "the connection has no default database; name one"))?;
-            Ok(Box::new(MySqlPlanner::open(connection.clone(), database).await?) as Box<dyn SourcePlanner>)
+            let planner = MySqlPlanner::open(connection.clone(), database).await.map_err(|error| match error.detail("errno") {
+                // ER_BAD_DB_ERROR
+                Some("1049") => error.field("source.connections[0].database"),
+                _ => error,
+            });
+            Ok(Box::new(planner?) as Box<dyn SourcePlanner>)
         }
         .boxed()
     }

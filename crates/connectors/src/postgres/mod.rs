@@ -66,10 +66,15 @@ impl Connector for PostgreSql {
         config: &'a ConfigId,
         sources: &'a [SourcePart],
     ) -> BoxFuture<'a, Result<TargetFacts>> {
-        inspect::inspect(connection, scope, config, sources).boxed()
+        async move {
+            check_names(scope)?;
+            inspect::inspect(connection, scope, config, sources).await
+        }
+        .boxed()
     }
 
     fn plan(&self, request: &PlanRequest<'_>) -> Result<Plan> {
+        check_names(request.scope)?;
         plan::plan(request, request.scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA))
     }
 
@@ -84,11 +89,23 @@ impl Connector for PostgreSql {
 
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>> {
         async move {
+            check_names(scope)?;
             let sink = PgSink::open(connection, scope).await?;
             Ok(Box::new(sink) as Box<dyn Sink>)
         }
         .boxed()
     }
+}
+
+/// PostgreSQL cuts longer names off, which would lead to another place (manual, "Identifiers and Key Words").
+fn check_names(scope: &Scope) -> Result<()> {
+    for (field, name) in [("database", &scope.database), ("schema", &scope.schema)] {
+        if let Some(name) = name.as_ref().filter(|name| name.len() > names::MAX_BYTES) {
+            let text = format!("`{name}` is too long: PostgreSQL's names have at most {} bytes", names::MAX_BYTES);
+            return Err(Error::invalid(format!("target.spec.db.{field}"), text));
+        }
+    }
+    Ok(())
 }
 
 /// Ends the statements of sessions whose `application_name` is `tag`. Answers how many were told to end.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The longest name (`NAMEDATALEN` - 1).
-const MAX_BYTES: usize = 63;
+pub(super) const MAX_BYTES: usize = 63;
 
 /// A name as it stands in a statement.
 pub(super) fn quote(name: &str) -> String {
