@@ -93,7 +93,7 @@ async fn bad_requests(auth: &str) {
 
 fn connections(good: &Value, id: &str) -> Vec<Row> {
     let one = format!("/connections/{id}");
-    let cases: Vec<(Value, (u16, &'static str, &'static str), &'static str)> = vec![
+    let cases: Vec<Case> = vec![
         (json!([1]), INVALID, ""),
         (json!("text"), INVALID, ""),
         (json!({}), INVALID, "name"),
@@ -151,7 +151,10 @@ fn connections(good: &Value, id: &str) -> Vec<Row> {
     rows
 }
 
-fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
+/// A body, and what it must be told.
+type Case = (Value, (u16, &'static str, &'static str), &'static str);
+
+fn config_sources(good: &Value, id: &str) -> Vec<Case> {
     let source = |change: Value| {
         let mut body = good.clone();
         merge(&mut body["source"]["connections"][0], change);
@@ -162,16 +165,7 @@ fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
         body["source"]["connections"] = json!([first, second]);
         body
     };
-    let db = |change: Value| with(good, json!({"target": {"spec": {"db": change}}}));
-    let rules = |rules: Value| with(good, json!({"plan": {"rules": rules}}));
-    let cases: Vec<(Value, (u16, &'static str, &'static str), &'static str)> = vec![
-        (json!(7), INVALID, ""),
-        (json!({}), INVALID, "name"),
-        (with(good, json!({"name": ""})), INVALID, "name"),
-        (with(good, json!({"mode": "copy"})), INVALID, "mode"),
-        (with(good, json!({"unknown": true})), INVALID, "unknown"),
-        (with(good, json!({"source": {"connections": []}})), INVALID, "source.connections"),
-        (with(good, json!({"source": {"connections": {}}})), INVALID, "source.connections"),
+    vec![
         (source(json!({"connectionId": "x"})), INVALID, "source.connections[0].connectionId"),
         (source(json!({"connectionId": NO_CONNECTION})), INVALID, "source.connections[0].connectionId"),
         (source(json!({"alias": "1st"})), INVALID, "source.connections[0].alias"),
@@ -198,6 +192,23 @@ fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
         (source(json!({"s3": {"bucket": "b", "objects": ["o"], "manifestPath": "m"}})), INVALID, "source.connections[0].s3.manifestPath"),
         (two(json!({"connectionId": id}), json!({"connectionId": id})), INVALID, "source.connections[0].alias"),
         (two(json!({"alias": "a", "connectionId": id}), json!({"alias": "a", "connectionId": id})), INVALID, "source.connections[1].alias"),
+    ]
+}
+
+fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
+    let db = |change: Value| with(good, json!({"target": {"spec": {"db": change}}}));
+    let rules = |rules: Value| with(good, json!({"plan": {"rules": rules}}));
+    let mut two = good.clone();
+    two["source"]["connections"] = json!([{"alias": "a", "connectionId": id}, {"alias": "b", "connectionId": id}]);
+    let mut cases = config_sources(good, id);
+    cases.extend([
+        (json!(7), INVALID, ""),
+        (json!({}), INVALID, "name"),
+        (with(good, json!({"name": ""})), INVALID, "name"),
+        (with(good, json!({"mode": "copy"})), INVALID, "mode"),
+        (with(good, json!({"unknown": true})), INVALID, "unknown"),
+        (with(good, json!({"source": {"connections": []}})), INVALID, "source.connections"),
+        (with(good, json!({"source": {"connections": {}}})), INVALID, "source.connections"),
         (with(good, json!({"target": {"id": NO_CONNECTION}})), INVALID, "target.id"),
         (with(good, json!({"target": {"id": 5}})), INVALID, "target.id"),
         (with(&with(good, json!({"target": null})), json!({"target": {"id": id, "spec": {}}})), INVALID, "target.spec"),
@@ -226,20 +237,14 @@ fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
         (rules(json!([{"type": "date", "onLoss": "error"}, {"type": "date", "onLoss": "drop"}])), INVALID, "plan.rules[1].onLoss"),
         (rules(json!([{"column": "c", "to": " "}])), INVALID, "plan.rules[0].to"),
         (rules(json!([{"column": "c", "into": "text"}])), INVALID, "plan.rules[0].into"),
-    ];
+    ]);
     let mut rows: Vec<Row> =
         cases.into_iter().map(|(body, told, field)| (Method::POST, "/stream-configs".to_owned(), body, told, field)).collect();
     let one = format!("/stream-configs/{stored}");
     rows.extend([
         (Method::PUT, one.clone(), with(good, json!({"id": "config_x"})), INVALID, "id"),
         (Method::PUT, one.clone(), with(good, json!({"created": 1})), INVALID, "created"),
-        (
-            Method::PUT,
-            one.clone(),
-            two(json!({"alias": "a", "connectionId": id}), json!({"alias": "b", "connectionId": id})),
-            INVALID,
-            "source.connections",
-        ),
+        (Method::PUT, one.clone(), two, INVALID, "source.connections"),
         (Method::PUT, one, with(good, json!({"name": " "})), INVALID, "name"),
         (Method::PUT, NO_CONFIG.to_owned(), good.clone(), MISSING, ""),
         (Method::GET, NO_CONFIG.to_owned(), Value::Null, MISSING, ""),
@@ -260,7 +265,7 @@ fn configs(good: &Value, id: &str, stored: &str) -> Vec<Row> {
 
 fn queries(id: &str) -> Vec<Row> {
     let aliased = |alias: &str, id: &str| json!({"sql": "SELECT 1", "connections": [{"alias": alias, "connectionId": id}]});
-    let cases: Vec<(Value, (u16, &'static str, &'static str), &'static str)> = vec![
+    let cases: Vec<Case> = vec![
         (json!({}), INVALID, "sql"),
         (json!({"sql": "  "}), INVALID, "sql"),
         (json!({"sql": 5}), INVALID, "sql"),
