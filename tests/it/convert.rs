@@ -171,6 +171,27 @@ async fn a_refused_value_early_in_a_large_table_fails_it_alone_and_names_its_pla
 }
 
 #[tokio::test]
+async fn a_table_that_fails_while_another_lane_still_writes_it_fails_alone() {
+    let servers = shared().await;
+    let statements: Vec<String> = [
+        "CREATE TABLE large (id INT PRIMARY KEY, v VARCHAR(200))",
+        "INSERT INTO large SELECT seq, IF(seq = 2, 'a\\0b', REPEAT('x', 150)) FROM seq_1_to_120000",
+        "CREATE TABLE fine (id INT PRIMARY KEY, v INT)",
+        "INSERT INTO fine SELECT seq, seq FROM seq_1_to_30000",
+        "ANALYZE TABLE large, fine",
+    ]
+    .map(str::to_owned)
+    .into();
+    let source = source("lanes", &statements).await;
+    let target = millrace_tests::database::unique("lanes");
+    let (code, output) = copy(&source.name, &target, &["--parallelism", "2"]).await;
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("column `v`") && output.contains("id=2") && !output.contains("INTERNAL"), "{output}");
+    let target = PgDatabase::open(&servers.postgres, &target).await.unwrap();
+    assert_equal(&source.pool, &source.name, &target.client, "public", "fine").await.unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_arrive_is_refused_by_name_before_anything_is_made() {
     let servers = shared().await;
     let statements: Vec<String> = [

@@ -166,6 +166,32 @@ async fn values_that_an_existing_table_cannot_hold_fail_it_by_row() {
 }
 
 #[tokio::test]
+async fn keys_that_could_not_be_made_are_made_when_the_run_goes_on() {
+    let servers = shared().await;
+    let statements = [
+        "CREATE TABLE t (id INT PRIMARY KEY, v INT, e ENUM('a', 'b'), KEY by_v (v), CONSTRAINT positive CHECK (v > 0))",
+        "SET check_constraint_checks = 0",
+        "INSERT INTO t VALUES (1, 5, 'a'), (2, -1, 'b')",
+        "CREATE TABLE other (id INT PRIMARY KEY)",
+    ];
+    let source = source("unmade", &statements.map(str::to_owned)).await;
+    let target = PgDatabase::create(&servers.postgres, "unmade").await.unwrap();
+    let url = |scheme: &str, server: &millrace_tests::servers::Server, database: &str| {
+        format!("{scheme}://{}:{}@{}:{}/{database}", server.user, server.password, server.host, server.port)
+    };
+    let (from, to) = (url("mysql", &servers.mysql, &source.name), url("postgres", &servers.postgres, &target.name));
+    let args = ["copy", &from, &to, "--on-cut-lost", "continue"];
+    let (code, out, _) = millrace_tests::process::run(&args, &[]).await.unwrap();
+    assert!(code == 1 && out.contains("check `positive`"), "{out}");
+    target.client.batch_execute("UPDATE t SET v = 1 WHERE id = 2").await.unwrap();
+    let (code, out, _) = millrace_tests::process::run(&args, &[]).await.unwrap();
+    assert_eq!(code, 0, "{out}");
+    let made = "SELECT conname FROM pg_constraint WHERE conrelid = 't'::regclass UNION ALL
+        SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = 't'::regclass ORDER BY 1";
+    assert_eq!(target.texts(made).await.unwrap(), ["by_v", "positive", "t_e_check", "t_pkey", "t_pkey"]);
+}
+
+#[tokio::test]
 async fn limits_end_a_run_exactly_and_leave_it_usable() {
     let servers = shared().await;
     let server = Server::start().await;

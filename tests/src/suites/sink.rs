@@ -165,6 +165,7 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
         writer.commit(rows).await.expect("committed");
     }
     sink.finish_table(&key, new, table).await.expect("keys");
+    sink.finish_table(&key, new, table).await.expect("an answer may be lost, and the step tried again");
     assert!(ledger.tables(&key).await.expect("records")[0].is_finished);
     assert!(sink.finish_all(&first).await.expect("no foreign keys").is_empty());
     ledger.finish(&key, new).await.expect("finished");

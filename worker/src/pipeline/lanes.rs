@@ -196,8 +196,12 @@ impl Shared {
     /// Counts a committed split; answers whether it was the table's last one.
     fn is_last(&self, table: usize) -> bool {
         let mut queue = lock(&self.queue);
+        // A table that has failed meanwhile has no open splits any more.
+        if queue.failed.contains_key(&table) {
+            return false;
+        }
         queue.open[table] -= 1;
-        let is_last = queue.open[table] == 0 && !queue.failed.contains_key(&table);
+        let is_last = queue.open[table] == 0;
         drop(queue);
         if is_last {
             self.changed.notify_waiters();

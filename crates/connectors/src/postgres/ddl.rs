@@ -44,68 +44,107 @@ pub(super) fn create_table(plan: &TablePlan) -> Vec<String> {
     statements
 }
 
-/// After the rows: primary key, indexes, checks, the sequence; each with the name by which a failure is reported.
-pub(super) fn finish_table(plan: &TablePlan) -> Vec<(String, String)> {
+/// A step after the rows.
+pub(super) struct Part {
+    /// The name by which a failure is reported.
+    pub(super) what: String,
+    pub(super) sql: String,
+    /// Asks whether an earlier try has made it already.
+    pub(super) is_there: Option<String>,
+}
+
+impl Part {
+    fn new(what: impl Into<String>, sql: String) -> Self {
+        Self { what: what.into(), sql, is_there: None }
+    }
+
+    fn unless(mut self, is_there: String) -> Self {
+        self.is_there = Some(format!("SELECT EXISTS ({is_there})"));
+        self
+    }
+}
+
+/// After the rows: primary key, indexes, checks, the sequence.
+pub(super) fn finish_table(plan: &TablePlan) -> Vec<Part> {
     let table = qualified(&plan.target.schema, &plan.target.name);
     if plan.creation == Creation::Use {
         return use_table(plan, &table);
     }
-    let mut statements = Vec::new();
+    let this = format!("{}::regclass", literal(&table));
+    let constraint = |condition: String| format!("SELECT FROM pg_constraint WHERE conrelid = {this} AND {condition}");
+    let mut parts = Vec::new();
     if !plan.source.primary_key.is_empty() {
         let columns = columns(plan, &plan.source.primary_key);
-        statements.push(("primary key".to_owned(), format!("ALTER TABLE {table} ADD PRIMARY KEY ({columns})")));
+        let sql = format!("ALTER TABLE {table} ADD PRIMARY KEY ({columns})");
+        parts.push(Part::new("primary key", sql).unless(constraint("contype = 'p'".to_owned())));
     }
     for index in &plan.source.indexes {
-        statements.push((format!("index `{}`", index.name), create_index(plan, &table, index)));
+        let is_there = format!(
+            "SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {this} AND c.relname = {}",
+            literal(&index.name)
+        );
+        parts.push(Part::new(format!("index `{}`", index.name), create_index(plan, &table, index)).unless(is_there));
     }
     for check in &plan.source.checks {
         if let Ok(condition) = translate(&check.expression, &|name| target_column(plan, name)) {
             let sql = format!("ALTER TABLE {table} ADD CONSTRAINT {} CHECK ({condition})", quote(&check.name));
-            statements.push((format!("check `{}`", check.name), sql));
+            let is_there = constraint(format!("contype = 'c' AND conname = {}", literal(&check.name)));
+            parts.push(Part::new(format!("check `{}`", check.name), sql).unless(is_there));
         }
     }
     for (source, target) in plan.source.columns.iter().zip(&plan.columns) {
         if let (LogicalType::Enum(labels), true, true) = (&source.logical, plan.label_checks, target.labels.is_empty()) {
-            let column = quote(&target.target);
-            let mut admitted: Vec<String> = labels.iter().map(|label| literal(label)).collect();
-            // The value of an invalid insert in MySQL's lax mode.
-            if !labels.iter().any(String::is_empty) {
-                admitted.push("''".to_owned());
-            }
-            let sql = format!("ALTER TABLE {table} ADD CHECK ({column} IN ({}))", admitted.join(", "));
-            statements.push((format!("labels of `{}`", source.name), sql));
+            parts.push(label_check(&table, &this, source, target, labels));
         }
         if source.auto_increment && is_number_type(target) {
-            let next = plan.source.next_auto_value.unwrap_or(1).max(1);
-            let sequence = if is_identity_type(&target.to) {
-                format!("pg_get_serial_sequence({}, {})", literal(&table), literal(&target.target))
-            } else {
-                literal(&qualified(&plan.target.schema, &sequence_name(plan, target)))
-            };
-            // What the source says may be older than its rows.
-            let column = quote(&target.target);
-            let sql =
-                format!("SELECT setval({sequence}, greatest({next}, (SELECT coalesce(max({column}), 0) + 1 FROM {table}))::bigint, false)");
-            statements.push((format!("sequence of `{}`", source.name), sql));
+            parts.push(set_sequence(plan, &table, source, target));
         }
     }
-    statements.push(("statistics".to_owned(), format!("ANALYZE {table}")));
-    statements
+    parts.push(Part::new("statistics", format!("ANALYZE {table}")));
+    parts
+}
+
+fn label_check(table: &str, this: &str, source: &Column, target: &ColumnPlan, labels: &[String]) -> Part {
+    let mut admitted: Vec<String> = labels.iter().map(|label| literal(label)).collect();
+    // The value of an invalid insert in MySQL's lax mode.
+    if !labels.iter().any(String::is_empty) {
+        admitted.push("''".to_owned());
+    }
+    let sql = format!("ALTER TABLE {table} ADD CHECK ({} IN ({}))", quote(&target.target), admitted.join(", "));
+    let is_there = format!(
+        "SELECT FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]
+         WHERE k.conrelid = {this} AND k.contype = 'c' AND a.attname = {} AND pg_get_constraintdef(k.oid) LIKE '%= ANY (%'",
+        literal(&target.target)
+    );
+    Part::new(format!("labels of `{}`", source.name), sql).unless(is_there)
+}
+
+fn set_sequence(plan: &TablePlan, table: &str, source: &Column, target: &ColumnPlan) -> Part {
+    let next = plan.source.next_auto_value.unwrap_or(1).max(1);
+    let sequence = if is_identity_type(&target.to) {
+        format!("pg_get_serial_sequence({}, {})", literal(table), literal(&target.target))
+    } else {
+        literal(&qualified(&plan.target.schema, &sequence_name(plan, target)))
+    };
+    // What the source says may be older than its rows.
+    let column = quote(&target.target);
+    let sql = format!("SELECT setval({sequence}, greatest({next}, (SELECT coalesce(max({column}), 0) + 1 FROM {table}))::bigint, false)");
+    Part::new(format!("sequence of `{}`", source.name), sql)
 }
 
 /// A table in use keeps its structure; its sequences must not give out keys that the new rows have.
-fn use_table(plan: &TablePlan, table: &str) -> Vec<(String, String)> {
-    let mut statements = Vec::new();
+fn use_table(plan: &TablePlan, table: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
     for column in plan.columns.iter().filter(|column| column.is_written && is_number_type(column)) {
         let (name, sequence) = (quote(&column.target), format!("pg_get_serial_sequence({}, {})", literal(table), literal(&column.target)));
         let sql = format!(
             "SELECT setval(s, greatest(m + 1, nextval(s)), false) FROM (SELECT {sequence} AS s, (SELECT max({name})::bigint FROM {table}) AS m) x
              WHERE s IS NOT NULL AND m IS NOT NULL"
         );
-        statements.push((format!("sequence of `{}`", column.target), sql));
+        parts.push(Part::new(format!("sequence of `{}`", column.target), sql));
     }
-    statements.push(("statistics".to_owned(), format!("ANALYZE {table}")));
-    statements
+    parts.push(Part::new("statistics", format!("ANALYZE {table}")));
+    parts
 }
 
 /// `ALTER TABLE … ADD FOREIGN KEY`, for when all tables are complete.

@@ -137,7 +137,9 @@ pub(super) fn markdown() -> String {
          - A NUL character in a text fails the table by default, because PostgreSQL cannot store it; rules `null` and `clamp` (the character is left out) apply.\n\
          - Bytes in a text column that are no text in its character set are treated by the same policy.\n\
          - Generated columns are generated again by the target and never written. AUTO_INCREMENT becomes an identity whose sequence is set after the rows.\n\
-         - Names longer than 63 bytes, and names that collide after that, are mapped and reported.\n",
+         - Names longer than 63 bytes, and names that collide after that, are mapped and reported. Index names that collide in the schema get their table's name in front.\n\
+         - Prefix indexes become expression indexes, full-text indexes GIN indexes; spatial indexes are not moved and named in the notices. Unique indexes on texts tell upper from \
+           lower case in PostgreSQL, which the notices say.\n",
     );
     text
 }

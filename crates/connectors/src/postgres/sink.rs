@@ -96,16 +96,25 @@ impl PgSink {
         let mut client = self.index_session().await?;
         // One transaction, so that a worker that comes later finds all of it or nothing.
         let transaction = client.client_mut()?.transaction().await.map_err(classify)?;
+        // A commit whose answer was lost may have happened.
+        if is_finished(&transaction, key, plan).await? {
+            return Ok(());
+        }
         let mut failures = Vec::new();
-        for (what, statement) in ddl::finish_table(plan) {
+        for part in ddl::finish_table(plan) {
+            if let Some(question) = &part.is_there
+                && transaction.query_one(question, &[]).await.map_err(classify)?.get(0)
+            {
+                continue;
+            }
             transaction.batch_execute("SAVEPOINT part").await.map_err(classify)?;
-            if let Err(error) = transaction.batch_execute(&statement).await {
+            if let Err(error) = transaction.batch_execute(&part.sql).await {
                 let error = classify(error);
                 if !is_about_the_data(&error) {
                     return Err(at_table(error, plan));
                 }
                 transaction.batch_execute("ROLLBACK TO SAVEPOINT part").await.map_err(classify)?;
-                failures.push((what, error));
+                failures.push((part.what, error));
             }
             transaction.batch_execute("RELEASE SAVEPOINT part").await.map_err(classify)?;
         }
@@ -178,6 +187,13 @@ impl Sink for PgSink {
     fn finish_all<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<Vec<Error>>> {
         self.finish_keys(plan).boxed()
     }
+}
+
+async fn is_finished(transaction: &Transaction<'_>, key: &LedgerKey, plan: &TablePlan) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM millrace.target_table
+        WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND keys_at IS NOT NULL)";
+    let row = transaction.query_one(sql, &[&key.stream.as_str(), &plan.target.schema, &plan.target.name]).await.map_err(classify)?;
+    Ok(row.get(0))
 }
 
 /// Removes what unfinished runs of this config have created and what this run has written into tables in use, with their records.
