@@ -176,10 +176,7 @@ async fn keys_that_could_not_be_made_are_made_when_the_run_goes_on() {
     ];
     let source = source("unmade", &statements.map(str::to_owned)).await;
     let target = PgDatabase::create(&servers.postgres, "unmade").await.unwrap();
-    let url = |scheme: &str, server: &millrace_tests::servers::Server, database: &str| {
-        format!("{scheme}://{}:{}@{}:{}/{database}", server.user, server.password, server.host, server.port)
-    };
-    let (from, to) = (url("mysql", &servers.mysql, &source.name), url("postgres", &servers.postgres, &target.name));
+    let (from, to) = (servers.mysql.url("mysql", &source.name), servers.postgres.url("postgres", &target.name));
     let args = ["copy", &from, &to, "--on-cut-lost", "continue"];
     let (code, out, _) = millrace_tests::process::run(&args, &[]).await.unwrap();
     assert!(code == 1 && out.contains("check `positive`"), "{out}");
@@ -189,6 +186,28 @@ async fn keys_that_could_not_be_made_are_made_when_the_run_goes_on() {
     let made = "SELECT conname FROM pg_constraint WHERE conrelid = 't'::regclass UNION ALL
         SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = 't'::regclass ORDER BY 1";
     assert_eq!(target.texts(made).await.unwrap(), ["by_v", "positive", "t_e_check", "t_pkey", "t_pkey"]);
+}
+
+#[tokio::test]
+async fn databases_whose_indexes_have_the_same_names_go_into_one_schema() {
+    let servers = shared().await;
+    let target = PgDatabase::create(&servers.postgres, "shared").await.unwrap();
+    for table in ["first", "second"] {
+        let statements = [
+            format!("CREATE TABLE {table} (id INT PRIMARY KEY, v INT, e ENUM('a'), KEY by_v (v))"),
+            format!("INSERT INTO {table} VALUES (1, 5, 'a')"),
+        ];
+        let source = source(table, &statements).await;
+        let (from, to) = (servers.mysql.url("mysql", &source.name), servers.postgres.url("postgres", &target.name));
+        // The second time it replaces what the first has made, and the names stay.
+        for _ in 0..2 {
+            let args = ["copy", &from, &to, "--schema-policy", "drop_and_recreate"];
+            let (code, out, _) = millrace_tests::process::run(&args, &[]).await.unwrap();
+            assert_eq!(code, 0, "{out}");
+        }
+    }
+    let indexes = "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";
+    assert_eq!(target.texts(indexes).await.unwrap(), ["by_v", "first_pkey", "second_by_v", "second_pkey"]);
 }
 
 #[tokio::test]

@@ -116,6 +116,8 @@ pub struct TargetFacts {
     pub tables: Vec<ExistingTable>,
     /// Extensions that change which types there are, with the schema of their types (`postgis`).
     pub extensions: Vec<(String, String)>,
+    /// Names that objects of other tables have taken in the target's schema.
+    pub taken: Vec<String>,
 }
 
 /// Something that exists in the target's schema.

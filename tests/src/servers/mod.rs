@@ -78,6 +78,11 @@ pub async fn shared() -> &'static Servers {
 }
 
 impl Server {
+    /// A connection URL with the password, as `millrace copy` takes it.
+    pub fn url(&self, scheme: &str, database: &str) -> String {
+        format!("{scheme}://{}:{}@{}:{}/{database}", self.user, self.password, self.host, self.port)
+    }
+
     /// The same server as it is reached through another port.
     pub fn through(other: &Self, port: u16) -> Self {
         Self {

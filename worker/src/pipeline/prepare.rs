@@ -48,11 +48,14 @@ pub(super) struct Prepared {
 
 pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, reporter: &Reporter) -> Result<Prepared> {
     let key = task.key();
-    let sink = task.open_sink().await?;
-    let epoch = sink.ledger().claim(&key).await?;
-    let records = sink.ledger().tables(&key).await?;
+    let claim = async {
+        let sink = task.open_sink().await?;
+        let epoch = sink.ledger().claim(&key).await?;
+        let records = sink.ledger().tables(&key).await?;
+        Ok((sink, epoch, records))
+    };
+    let ((sink, epoch, records), (mut readers, parts)) = tokio::try_join!(claim, open_cuts(task, reporter))?;
     let is_continued = task.on_cut_lost() == OnCutLost::Continue && !records.is_empty();
-    let (mut readers, parts) = open_cuts(task, reporter).await?;
 
     let facts = task.inspect(&parts).await?;
     let mut plan = task.plan(&parts, &facts)?;

@@ -17,6 +17,18 @@ const RELATIONS: &str =
     "SELECT c.oid, c.relname::text, c.relkind IN ('r', 'p') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = ANY($2) ORDER BY 2";
 
+/// Names of relations and types, but for those that belong to these tables. Indexes, sequences and types share a schema's names with tables.
+const TAKEN: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_index i ON i.indexrelid = c.oid
+        LEFT JOIN pg_depend d ON c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid
+            AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+        JOIN pg_class o ON o.oid = coalesce(i.indrelid, d.refobjid, c.oid)
+        WHERE n.nspname = $1 AND NOT o.relname = ANY($2)
+    UNION SELECT t.typname::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        WHERE n.nspname = $1 AND t.typtype IN ('e', 'd', 'r') AND NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+            WHERE a.atttypid = t.oid AND c.relnamespace = t.typnamespace AND c.relname = ANY($2))
+    ORDER BY 1";
+
 /// Domains are read as what they are made of: that is how their values travel.
 const COLUMNS: &str = "SELECT a.attname::text,
         CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE format_type(a.atttypid, a.atttypmod) END,
@@ -64,6 +76,8 @@ pub(super) async fn inspect(connection: &Connection, scope: &Scope, config: &Con
             ExistingTable { name, ..ExistingTable::default() }
         });
     }
+    let own: Vec<&str> = names.iter().chain(ours.iter().map(|(_, table)| table)).map(String::as_str).collect();
+    facts.taken = client.query(TAKEN, &[&schema, &own]).await.map_err(classify)?.iter().map(|row| row.get(0)).collect();
     let sql = "SELECT e.extname::text, n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY 1";
     facts.extensions = client.query(sql, &[]).await.map_err(classify)?.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok(facts)

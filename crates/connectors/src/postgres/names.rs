@@ -29,6 +29,11 @@ pub(super) fn literal(text: &str) -> String {
 pub(super) struct NameSpace(BTreeSet<String>);
 
 impl NameSpace {
+    /// Takes names that exist already.
+    pub(super) fn reserve(&mut self, names: &[String]) {
+        self.0.extend(names.iter().cloned());
+    }
+
     /// The wanted name if it fits and is free, else `fallback`, else that with a short hash of the wanted name; always the same for the same
     /// sequence of calls.
     pub(super) fn claim(&mut self, wanted: &str, fallback: &str) -> String {

@@ -34,6 +34,7 @@ struct Asked {
 pub(super) fn plan(request: &PlanRequest<'_>, schema: &str) -> Result<Plan> {
     let mut names = NameSpace::default();
     let targets = request.sources.iter().map(|part| target_names(part, schema, &mut names)).collect();
+    names.reserve(&request.target.taken);
     let mut planner = Planner { request, targets, names, matched_rules: BTreeSet::new(), obstacles: Vec::new() };
     let mut plan = Plan::default();
     for (index, part) in request.sources.iter().enumerate() {
