@@ -1,15 +1,26 @@
 //! Everything that can break in the middle of a run, under both answers to a lost moment. The matrix is written to `docs/crash-matrix.md`.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
+use millrace_connectors::connector;
+use millrace_core::connection::Engine;
+use millrace_core::id::{ConfigId, StreamId};
+use millrace_core::stream::StreamState;
+use millrace_standalone::bus::LocalBus;
 use millrace_tests::database::{MySqlDatabase, PgDatabase, pg_client, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{self, Server as Database, shared};
+use millrace_tests::suites;
+use millrace_worker::control::Control;
+use millrace_worker::convert::ConvertTask;
+use millrace_worker::progress::Progress;
 use serde_json::{Value, json};
 
 use crate::support::{LONG, Server, source};
@@ -254,6 +265,41 @@ async fn twenty_kills_under_restart_while_the_source_is_written_give_one_moment(
     })
     .await;
     writing.abort();
+}
+
+#[tokio::test]
+async fn a_run_that_finished_before_its_process_could_say_so_is_not_made_again() {
+    let servers = shared().await;
+    for policy in ["restart", "continue"] {
+        let database = source("unsaid", &products(1_000)).await;
+        let target = PgDatabase::create(&servers.postgres, "unsaid").await.unwrap();
+        let from = suites::session::connection(connector(Engine::MySql).unwrap(), &servers.mysql, Some(&database.name));
+        let to = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
+        let spec = json!({"name": "c", "mode": "convert", "source": {"connections": [{"connectionId": from.id, "database": database.name}]},
+            "target": {"id": to.id, "spec": {"db": {"database": target.name}}}, "onCutLost": policy});
+        let task = ConvertTask {
+            stream: StreamId::mint(),
+            config: ConfigId::mint(),
+            spec: serde_json::from_value(spec).unwrap(),
+            sources: vec![from],
+            target: to,
+        };
+        let mut made = BTreeSet::new();
+        // The second process finds in its own store a run that was broken off.
+        for _ in 0..2 {
+            let (progress, (_wish, control)) = (Arc::new(Progress::new(0)), Control::channel());
+            let outcome = millrace_worker::convert::run(task.clone(), progress.clone(), control, Arc::new(LocalBus::default())).await;
+            assert_eq!(outcome.state, StreamState::Finished, "{:?}", outcome.error.map(|error| error.chain()));
+            let report = progress.report(false);
+            assert_eq!((report.target.rows, report.tables[0].state, report.is_consistent), (1_000, StreamState::Finished, true));
+            made.extend(target.texts("SELECT 'products'::regclass::oid::text").await.unwrap());
+        }
+        assert_eq!(
+            (made.len(), target.texts("SELECT count(*)::text FROM products").await.unwrap()),
+            (1, vec!["1000".to_owned()]),
+            "{policy}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ pub trait Ledger: Send + Sync {
     /// Tables that unfinished runs of this config have created and that no finished run owns.
     fn unfinished_tables<'a>(&'a self, config: &'a ConfigId) -> BoxFuture<'a, Result<Vec<TableName>>>;
 
+    /// Whether the run was marked finished. A process may have ended before it could say so anywhere else.
+    fn is_finished<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<bool>>;
+
     /// What the run has recorded.
     fn tables<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Vec<TableRecord>>>;
 

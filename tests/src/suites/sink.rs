@@ -168,7 +168,9 @@ pub async fn conformance<F: Future<Output = Option<u64>>>(
     sink.finish_table(&key, new, table).await.expect("an answer may be lost, and the step tried again");
     assert!(ledger.tables(&key).await.expect("records")[0].is_finished);
     assert!(sink.finish_all(&first).await.expect("no foreign keys").is_empty());
+    assert!(!ledger.is_finished(&key).await.expect("not yet"));
     ledger.finish(&key, new).await.expect("finished");
+    assert!(ledger.is_finished(&key).await.expect("it is"));
     assert!(ledger.unfinished_tables(&key.config).await.expect("none").is_empty());
     assert_eq!(ledger.unfinished_run(&key.config).await.expect("none"), None);
     assert_eq!(count().await, Some(25));

@@ -17,6 +17,7 @@ use millrace_core::{Disposition, Error, Kind, Result};
 use crate::control::{Control, Desired};
 use crate::convert::ConvertTask;
 use crate::progress::Progress;
+use prepare::Found;
 pub(crate) use prepare::probe;
 use report::Reporter;
 
@@ -75,7 +76,10 @@ pub(crate) async fn run(task: &ConvertTask, progress: &Arc<Progress>, mut contro
 async fn attempt(task: &ConvertTask, progress: &Arc<Progress>, control: &Control, reporter: &Arc<Reporter>) -> Result<Ending> {
     reporter.stage(1, "initialising");
     progress.set_moving(false);
-    let prepared = prepare::prepare(task, progress, reporter).await?;
+    let prepared = match prepare::prepare(task, progress, reporter).await? {
+        Found::Work(prepared) => prepared,
+        Found::Done(ending) => return Ok(ending),
+    };
     reporter.stage(3, "transferring data");
     progress.set_moving(true);
     let hold = Duration::from_secs(u64::from(task.spec.pause_hold.unwrap_or(DEFAULT_PAUSE_HOLD)));

@@ -14,8 +14,10 @@ use millrace_core::connector::{ColumnFact, CutMethod, Sink, SourcePart, SourceRe
 use millrace_core::ledger::{Epoch, LedgerKey, TableRecord};
 use millrace_core::plan::{Plan, TablePlan};
 use millrace_core::split::{Split, check_cover};
+use millrace_core::stream::StreamState;
 use millrace_core::{Error, Kind, Result};
 
+use super::Ending;
 use super::report::Reporter;
 use crate::convert::{ConvertTask, at_source, forgive};
 use crate::progress::Progress;
@@ -46,15 +48,27 @@ pub(super) struct Prepared {
     pub(super) row_budget: Option<u64>,
 }
 
-pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, reporter: &Reporter) -> Result<Prepared> {
+/// What a run finds.
+pub(super) enum Found {
+    /// Something is to be copied.
+    Work(Box<Prepared>),
+    /// The run has finished already; its process ended before it could say so.
+    Done(Ending),
+}
+
+pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, reporter: &Reporter) -> Result<Found> {
     let key = task.key();
     let claim = async {
         let sink = task.open_sink().await?;
         let epoch = sink.ledger().claim(&key).await?;
         let records = sink.ledger().tables(&key).await?;
-        Ok((sink, epoch, records))
+        let is_finished = sink.ledger().is_finished(&key).await?;
+        Ok((sink, epoch, records, is_finished))
     };
-    let ((sink, epoch, records), (mut readers, parts)) = tokio::try_join!(claim, open_cuts(task, reporter))?;
+    let ((sink, epoch, records, is_finished), (mut readers, parts)) = tokio::try_join!(claim, open_cuts(task, reporter))?;
+    if is_finished {
+        return Ok(Found::Done(report_finished(&records, progress, reporter)));
+    }
     let is_continued = task.on_cut_lost() == OnCutLost::Continue && !records.is_empty();
 
     let facts = task.inspect(&parts).await?;
@@ -92,7 +106,31 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
         prepared.report_continuation(&records, progress, reporter);
     }
     prepared.readers = std::sync::Mutex::new(readers);
-    Ok(prepared)
+    Ok(Found::Work(Box::new(prepared)))
+}
+
+/// Counts what a finished run has written.
+fn report_finished(records: &[TableRecord], progress: &Progress, reporter: &Reporter) -> Ending {
+    progress.set_tables(records.iter().map(|record| (record.target.name.clone(), None, None)));
+    let (mut is_whole, mut epochs) = (true, BTreeSet::new());
+    for (index, record) in records.iter().enumerate() {
+        for (_, committed) in &record.splits {
+            let Some(committed) = committed else {
+                is_whole = false;
+                continue;
+            };
+            epochs.insert(committed.epoch);
+            progress.add_read(index, committed.rows, 0);
+            progress.add_written(index, committed.rows);
+            committed.losses.iter().for_each(|(column, count)| progress.add_loss(index, column, *count));
+        }
+        progress.set_table_state(index, StreamState::Finished, None);
+    }
+    if epochs.len() > 1 {
+        progress.cut_lost(false);
+    }
+    reporter.notice("the run had finished before its process ended");
+    if is_whole { Ending::Complete } else { Ending::EventLimit }
 }
 
 /// One consistent moment per source, its tables and what its data says about them.

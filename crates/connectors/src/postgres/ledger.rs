@@ -124,6 +124,15 @@ impl Ledger for PgLedger {
         .boxed()
     }
 
+    fn is_finished<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let sql = "SELECT EXISTS (SELECT FROM millrace.run WHERE stream = $1 AND finished_at IS NOT NULL)";
+            let row = self.session.client().await?.query_one(sql, &[&key.stream.as_str()]).await.map_err(classify)?;
+            Ok(row.get(0))
+        }
+        .boxed()
+    }
+
     fn tables<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Vec<TableRecord>>> {
         async move {
             let client = self.session.client().await?;
