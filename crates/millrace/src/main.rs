@@ -34,6 +34,11 @@ enum Command {
     Errors,
     /// Print what becomes of every source type
     Fidelity,
+    /// Print the definitions of the custom resources as YAML
+    Crds {
+        /// Only this file: connections, streamconfigs or streams
+        kind: Option<String>,
+    },
     /// Run one federated statement (used by the server)
     #[command(hide = true)]
     QueryOne,
@@ -60,9 +65,20 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => copy::plan(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
         Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
+        Command::Crds { kind } => crds(kind.as_deref()),
         Command::Errors => print(&millrace_apiserver::errors_markdown()),
         Command::QueryOne => Ok(ExitCode::FAILURE),
     }
+}
+
+fn crds(kind: Option<&str>) -> anyhow::Result<ExitCode> {
+    let definitions = millrace_crds::definitions().map_err(anyhow::Error::msg)?;
+    let wanted = |file: &str| kind.is_none_or(|kind| file.strip_suffix(".yaml") == Some(kind));
+    let texts: Vec<String> = definitions.into_iter().filter(|(file, _)| wanted(file)).map(|(_, text)| text).collect();
+    if texts.is_empty() {
+        anyhow::bail!("there are the kinds connections, streamconfigs and streams");
+    }
+    print(&texts.join("---\n"))
 }
 
 /// Few threads: the work is waiting for servers, and every thread costs memory while the process idles.

@@ -66,8 +66,14 @@ enum Command {
 }
 
 /// Generated files: where they stand and which subcommand of `millrace` prints them.
-const GENERATED: [(&str, &str); 3] =
-    [("apiserver/openapi.json", "openapi"), ("docs/errors.md", "errors"), ("docs/fidelity.md", "fidelity")];
+const GENERATED: [(&str, &[&str]); 6] = [
+    ("apiserver/openapi.json", &["openapi"]),
+    ("docs/errors.md", &["errors"]),
+    ("docs/fidelity.md", &["fidelity"]),
+    ("crds/yaml/connections.yaml", &["crds", "connections"]),
+    ("crds/yaml/streamconfigs.yaml", &["crds", "streamconfigs"]),
+    ("crds/yaml/streams.yaml", &["crds", "streams"]),
+];
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -138,7 +144,8 @@ fn generate(is_check: bool) -> anyhow::Result<()> {
     deps::ensure(false)?;
     let mut stale = Vec::new();
     for (path, command) in GENERATED {
-        let text = Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--", command]).output()?;
+        let text =
+            Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--"]).args(command).output()?;
         let path = repository().join(path);
         if std::fs::read_to_string(&path).unwrap_or_default() == text {
             continue;

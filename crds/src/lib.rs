@@ -1,0 +1,37 @@
+//! The custom resources `millrace.dev/v1alpha1`: what people and the API server write, and what the controller answers.
+//!
+//! ```text
+//!  types (serde, schemars) ─▶ kube's definition ─▶ bounds and rules of `rules` ─▶ crds/yaml/*.yaml
+//! ```
+//!
+//! Resources refer to each other by name within one namespace. They hold no secret: a Connection names a key of a Secret. Rules that types cannot say are CEL in
+//! the definition, so that the API server of the cluster refuses what Millrace's own API refuses, with the same sentence.
+#![warn(missing_docs)]
+
+mod connection;
+mod generate;
+mod rules;
+mod stream;
+mod stream_config;
+
+pub use connection::{
+    AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, S3Form, SecretKey, SnowflakeForm,
+    TlsForm,
+};
+pub use generate::definitions;
+pub use stream::{ConfigReference, Counters, DesiredState, Stream, StreamSpec, StreamStatus};
+pub use stream_config::{
+    DeletionPolicy, SourceForm, SourceReference, StreamConfig, StreamConfigSpec, StreamConfigStatus, TargetForm, TargetReference,
+};
+
+/// The group of all kinds.
+pub const GROUP: &str = "millrace.dev";
+
+/// The label that carries an object's id of the REST API.
+pub const ID_LABEL: &str = "millrace.dev/id";
+
+/// What a connection's Secret is named after, so that the controller's workers can be held to these.
+pub const SECRET_PREFIX: &str = "millrace-conn-";
+
+#[cfg(test)]
+mod tests;
