@@ -136,7 +136,7 @@ pub(crate) const CONFIG_RULES: &[Rule] = &[
         ".alias",
     ),
     rule("source.connections[].tables[]", "self.name != ''", "the table's name must not be empty", ".name"),
-    rule("source.connections[].queries[]", "self.name.trim() != '' && self.query.trim() != ''", "a query needs a name and SQL text", ""),
+    rule("source.connections[].queries[]", "self.name != '' && self.query != ''", "a query needs a name and SQL text", ""),
     rule(
         "source.connections[]",
         "!(has(self.files) || has(self.s3)) || !(has(self.database) || has(self.schema) || has(self.tables) || has(self.queries))",

@@ -4,6 +4,7 @@
 mod auth;
 mod conformance;
 mod convert;
+mod crds;
 mod faults;
 mod kit;
 mod property;

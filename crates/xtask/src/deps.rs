@@ -140,6 +140,46 @@ pub(crate) fn peer_env() -> Vec<(&'static str, PathBuf)> {
     })
 }
 
+/// Where the sources of the Kubernetes programs for tests stand.
+const KUBE: &str = "tests/kube";
+
+/// Builds a Kubernetes of one's own from Go modules, pinned by `go.sum`, unless it is there. None, loudly, where that cannot be done.
+pub(crate) fn kubernetes() -> Option<PathBuf> {
+    match build_kubernetes() {
+        Ok(program) => Some(program),
+        Err(error) => {
+            println!("LEFT OUT: tests on a Kubernetes API server, because it cannot be built here: {error:#}");
+            None
+        }
+    }
+}
+
+fn build_kubernetes() -> anyhow::Result<PathBuf> {
+    if !has("go") {
+        bail!("there is no Go toolchain");
+    }
+    let sources = repository().join(KUBE);
+    let mut hash = Sha256::new();
+    for file in ["main.go", "go.mod", "go.sum"] {
+        hash.update(std::fs::read(sources.join(file))?);
+    }
+    let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = cache()?.join("kube");
+    let program = folder.join(format!("kube-{key}"));
+    if program.is_file() {
+        return Ok(program);
+    }
+    println!("building Kubernetes for tests from Go modules, once; this takes a few minutes");
+    std::fs::create_dir_all(&folder)?;
+    // Renamed when it is whole: an interrupted build leaves nothing that looks finished.
+    let unfinished = folder.join(format!("unfinished-{}", std::process::id()));
+    let target = unfinished.to_string_lossy().into_owned();
+    let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", target.as_str(), "."];
+    Step::program(Path::new("go")).args(&args).dir(&sources).run()?;
+    std::fs::rename(&unfinished, &program)?;
+    Ok(program)
+}
+
 /// Makes sure that a package's file is in the cache, as it was pinned.
 fn provide(package: &Package, folder: &Path) -> anyhow::Result<()> {
     let cached = folder.join(package.file);

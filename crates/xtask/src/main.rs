@@ -87,7 +87,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Deps => deps::ensure(true),
+        Command::Deps => {
+            deps::ensure(true)?;
+            deps::kubernetes();
+            Ok(())
+        }
         Command::Build { release } => build(release),
         Command::Check => check(),
         Command::Test { no_check } => test(no_check),
@@ -130,14 +134,27 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
     build(false)?;
-    Step::cargo(&["test", "--workspace"]).features(deps::features()).run()
+    with_kubernetes(Step::cargo(&["test", "--workspace"]).features(deps::features())).run()
+}
+
+/// Tells tests where the Kubernetes programs are.
+fn with_kubernetes(step: Step) -> Step {
+    const VARIABLE: &str = "MILLRACE_KUBE_PROGRAM";
+    if std::env::var_os(VARIABLE).is_some() {
+        return step;
+    }
+    match deps::kubernetes() {
+        Some(program) => step.env(VARIABLE, &program.to_string_lossy()),
+        None => step,
+    }
 }
 
 fn it(filter: Option<String>) -> anyhow::Result<()> {
     deps::ensure(true)?;
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
-    Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter).run()
+    let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
+    with_kubernetes(step).run()
 }
 
 fn generate(is_check: bool) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 //! A server dies with the process that started it, even if that is killed: it is started from a thread that lives as long as the process, with a
 //! parent-death signal. `MILLRACE_TEST_MYSQL_URL` and `MILLRACE_TEST_POSTGRES_URL` name servers of one's own instead.
 
+pub mod kubernetes;
 mod mariadb;
 mod postgres;
 
