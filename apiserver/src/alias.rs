@@ -6,8 +6,8 @@ use millrace_core::connection::{Connection, Engine};
 use millrace_core::federation::AliasedSource;
 
 use crate::errors::{ApiError, ApiResult};
-use crate::wire::configs::is_alias;
 use crate::wire::query::FederatedMapping;
+use millrace_core::validate::is_alias;
 
 /// The sources of explicit mappings.
 pub(crate) fn mapped(mappings: &[FederatedMapping], connections: &[Connection]) -> ApiResult<Vec<AliasedSource>> {

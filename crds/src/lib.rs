@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 mod connection;
+mod convert;
 mod generate;
 mod rules;
 mod stream;
@@ -18,6 +19,7 @@ pub use connection::{
     AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, S3Form, SecretKey, SnowflakeForm,
     TlsForm,
 };
+pub use convert::{ObjectId, created_at, object_id};
 pub use generate::definitions;
 pub use stream::{ConfigReference, Counters, DesiredState, Stream, StreamSpec, StreamStatus};
 pub use stream_config::{
@@ -29,6 +31,15 @@ pub const GROUP: &str = "millrace.dev";
 
 /// The label that carries an object's id of the REST API.
 pub const ID_LABEL: &str = "millrace.dev/id";
+
+/// What people call an object, where its resource's name cannot say it.
+pub const NAME_ANNOTATION: &str = "millrace.dev/name";
+
+/// Keeps the controller's hands off an object while it is `true`.
+pub const PAUSE_ANNOTATION: &str = "millrace.dev/pause-reconciliation";
+
+/// When a stop was seen first.
+pub const STOPPED_AT_ANNOTATION: &str = "millrace.dev/stopped-at";
 
 /// What a connection's Secret is named after, so that the controller's workers can be held to these.
 pub const SECRET_PREFIX: &str = "millrace-conn-";

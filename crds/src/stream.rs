@@ -81,6 +81,16 @@ pub struct StreamStatus {
     pub counters: Option<Counters>,
     /// Attempts so far, each a Job of its own.
     pub attempt: u32,
+    /// Attempts since the last one that wrote rows.
+    pub fruitless_attempts: u32,
+    /// Whether the newest attempt has broken off.
+    pub is_attempt_over: bool,
+    /// When the next attempt may begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Time>,
+    /// When the counters were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_at: Option<Time>,
     /// When the first worker began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,

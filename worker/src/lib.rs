@@ -11,4 +11,5 @@
 pub mod control;
 pub mod convert;
 mod pipeline;
+pub mod pod;
 pub mod progress;

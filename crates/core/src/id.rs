@@ -33,6 +33,11 @@ macro_rules! id {
                 Self(format!("{}{}", $prefix, Ksuid::new(None::<std::time::SystemTime>, None)))
             }
 
+            /// The id of something that got none when it was made: always the same for the same moment (Unix seconds) and 16 bytes.
+            pub fn derive(created: i64, unique: [u8; 16]) -> Self {
+                Self(format!("{}{}", $prefix, Ksuid::from_seconds(Some(created), Some(&unique))))
+            }
+
             /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0

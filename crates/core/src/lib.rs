@@ -29,6 +29,8 @@ pub mod split;
 pub mod stats;
 pub mod store;
 pub mod stream;
+pub mod task;
+pub mod validate;
 pub mod value;
 
 pub use error::{Disposition, Error, Kind, Result};

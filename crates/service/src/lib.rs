@@ -1,4 +1,8 @@
-//! What every role shares: tracing and shutdown.
+//! What every role shares: tracing, health and shutdown.
+
+mod health;
+
+pub use health::serve_health;
 
 use std::io::IsTerminal as _;
 

@@ -1,7 +1,6 @@
 //! The one-process Millrace: SQLite store, in-process bus, local orchestrator.
 
 pub mod allow_all;
-pub mod bus;
 pub mod journal;
 pub mod keys;
 pub mod orchestrator;

@@ -13,12 +13,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::allow_all::AllowAll;
-use crate::bus::LocalBus;
 use crate::journal;
 use crate::keys::LocalKeys;
 use crate::orchestrator::LocalOrchestrator;
 use crate::remote::RemoteEntitlement;
 use crate::store::Store;
+use millrace_bus::LocalBus;
 
 /// How a server is started.
 pub struct ServeConfig {

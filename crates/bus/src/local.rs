@@ -136,7 +136,7 @@ mod tests {
     fn a_full_run_forgets_counters_before_what_happened() {
         let (bus, stream) = (LocalBus::default(), StreamId::mint());
         bus.publish(event(&stream, Level::Error, 0));
-        let estimate = crate::bus::tests::counter(&stream);
+        let estimate = crate::local::tests::counter(&stream);
         for _ in 0..KEPT_PER_RUN + 5 {
             bus.publish(estimate.clone());
         }

@@ -1,0 +1,9 @@
+//! How parts of Millrace tell each other what happens: [`LocalBus`] in one process, [`NatsBus`] among processes.
+#![warn(missing_docs)]
+
+mod local;
+mod nats;
+pub mod subjects;
+
+pub use local::LocalBus;
+pub use nats::{Command, Nats, NatsBus, NatsConfig};

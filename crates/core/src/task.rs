@@ -1,0 +1,207 @@
+//! What one worker is told to do, and what it says at its end. Both carry a version: a worker carries out tasks of the version before its own, too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::StreamSpec;
+use crate::connection::Connection;
+use crate::error::{Error, Kind, Result};
+use crate::id::{ConfigId, ConnectionId, StreamId};
+use crate::stream::StreamState;
+
+/// The version that this code writes.
+pub const TASK_VERSION: u32 = 1;
+
+/// The most bytes of a report: what Kubernetes keeps of a container's termination message (4096), less room for JSON's escapes.
+const REPORT_BYTES: usize = 3000;
+
+/// A task. It holds no secret: `secrets` names files in which they stand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskSpec {
+    /// [`TASK_VERSION`] of who wrote it.
+    pub version: u32,
+    /// Parts NATS among installations.
+    pub namespace: String,
+    /// What is to be done.
+    pub kind: TaskKind,
+    /// The systems concerned, without their secrets.
+    pub connections: Vec<Connection>,
+    /// Where their secrets stand.
+    pub secrets: Vec<SecretFile>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TaskKind {
+    /// Copy once.
+    #[serde(rename_all = "camelCase")]
+    Convert {
+        /// The start that is carried out.
+        stream: StreamId,
+        /// The config that was started.
+        config: ConfigId,
+        /// Which try of this start it is, from 1.
+        attempt: u32,
+        /// What is moved.
+        spec: Box<StreamSpec>,
+    },
+    /// Log in and say what answers.
+    Probe,
+}
+
+/// A file that holds one secret of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretFile {
+    /// Whose.
+    pub connection: ConnectionId,
+    /// Which, as [`Connection::restore_secret`] names it.
+    pub field: String,
+    /// Absolute path.
+    pub path: String,
+}
+
+impl TaskSpec {
+    /// Reads a task of this version or the one before.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for what cannot be read or is newer than this program.
+    pub fn parse(text: &str) -> Result<Self> {
+        let malformed = |error: serde_json::Error| Error::invalid("task", "the task cannot be read").because(error);
+        let raw: serde_json::Value = serde_json::from_str(text).map_err(malformed)?;
+        let version = raw["version"].as_u64().unwrap_or(0);
+        if version == 0 || version > u64::from(TASK_VERSION) {
+            return Err(Error::invalid("version", format!("the task has version {version}; this program knows up to {TASK_VERSION}")));
+        }
+        serde_json::from_value(raw).map_err(malformed)
+    }
+}
+
+/// What a worker says at its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskReport {
+    /// [`TASK_VERSION`] of who wrote it.
+    pub version: u32,
+    /// A terminal state; of a probe, `FINISHED` or `FAILED`.
+    pub state: StreamState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// [`Kind`] of the failure, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The part of the config that the failure concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Rows read.
+    pub rows_read: u64,
+    /// Rows committed at the target.
+    pub rows_written: u64,
+    /// Rows that could not be written.
+    pub rows_failed: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// How often a source's moment was lost.
+    pub cuts_lost: u32,
+    /// Whether all rows are of one moment of each source.
+    pub is_consistent: bool,
+    /// What a probed server says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
+}
+
+impl TaskReport {
+    /// The text for Kubernetes' termination message; a long failure is cut.
+    pub fn message(&self) -> String {
+        let mut report = self.clone();
+        if let Some(error) = &mut report.error
+            && error.len() > REPORT_BYTES
+        {
+            let end = (0..=REPORT_BYTES).rev().find(|end| error.is_char_boundary(*end)).unwrap_or(0);
+            error.truncate(end);
+            error.push('…');
+        }
+        serde_json::to_string(&report).unwrap_or_default()
+    }
+
+    /// Reads a termination message.
+    pub fn parse(message: &str) -> Option<Self> {
+        serde_json::from_str(message).ok()
+    }
+}
+
+/// How a worker's process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The task is done: finished, stopped or at a limit.
+    Done,
+    /// It broke off, and another try may succeed.
+    TryAgain,
+    /// It failed, and another try would fail too.
+    Failed,
+    /// A newer worker has taken over.
+    Fenced,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::TryAgain => 1,
+            Self::Failed => 3,
+            Self::Fenced => 4,
+        }
+    }
+
+    /// What follows from a failure of a whole run.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Fenced => Self::Fenced,
+            Kind::Unreachable | Kind::ConnectionLost | Kind::Contention | Kind::TimedOut | Kind::ServerExhausted | Kind::CutLost => {
+                Self::TryAgain
+            }
+            _ => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn report(error: &str) -> TaskReport {
+        TaskReport {
+            version: TASK_VERSION,
+            state: StreamState::Failed,
+            error: Some(error.to_owned()),
+            kind: None,
+            field: None,
+            rows_read: 1,
+            rows_written: 2,
+            rows_failed: 3,
+            bytes: 4,
+            cuts_lost: 0,
+            is_consistent: true,
+            server_version: None,
+        }
+    }
+
+    #[test]
+    fn a_long_failure_fits_into_a_termination_message() {
+        let message = report(&"ß".repeat(5000)).message();
+        assert!(message.len() < 4096);
+        assert!(TaskReport::parse(&message).unwrap().error.unwrap().ends_with('…'));
+        assert_eq!(TaskReport::parse(&report("short").message()), Some(report("short")));
+    }
+
+    #[test]
+    fn a_task_of_a_later_version_is_refused() {
+        let error = TaskSpec::parse(r#"{"version": 99}"#).unwrap_err();
+        assert_eq!(error.field_name(), Some("version"));
+        assert!(TaskSpec::parse("{").is_err());
+    }
+}
