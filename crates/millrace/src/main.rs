@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 it worked, 1 the work failed, 2 the command cannot be carried out as given, 130 interrupted.
 
+mod cluster;
 mod copy;
 mod serve;
 
@@ -28,6 +29,10 @@ enum Command {
     Copy(copy::CopyArgs),
     /// Show what a copy would do with every column, and do nothing
     Plan(copy::CopyArgs),
+    /// Reconcile the custom resources of a namespace (a cluster's part)
+    Controller(cluster::ControllerArgs),
+    /// Carry out one task, as the controller's Jobs do (a cluster's part)
+    Worker(cluster::WorkerArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Print the table of error codes
@@ -63,6 +68,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => serve::keys(command).await,
         Command::Copy(args) => copy::copy(args).await,
         Command::Plan(args) => copy::plan(args).await,
+        Command::Controller(args) => cluster::controller(args).await,
+        Command::Worker(args) => cluster::worker(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
         Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
         Command::Crds { kind } => crds(kind.as_deref()),

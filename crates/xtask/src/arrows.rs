@@ -9,17 +9,27 @@ use serde_json::Value;
 use crate::shell::{Step, repository};
 
 /// Each crate with the crates of ours that it may use. Tests and tools stand outside.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("millrace-core", &[]),
     ("millrace-service", &[]),
     ("millrace-crds", &["millrace-core"]),
     ("millrace-connectors", &["millrace-core"]),
-    ("millrace-worker", &["millrace-core", "millrace-connectors", "millrace-service"]),
+    ("millrace-bus", &["millrace-core", "millrace-service"]),
+    ("millrace-controller", &["millrace-core", "millrace-crds", "millrace-bus", "millrace-service"]),
+    ("millrace-worker", &["millrace-core", "millrace-connectors", "millrace-bus", "millrace-service"]),
     ("millrace-apiserver", &["millrace-core", "millrace-connectors", "millrace-service"]),
     ("millrace-query", &["millrace-core", "millrace-connectors", "millrace-service"]),
     (
         "millrace-standalone",
-        &["millrace-core", "millrace-connectors", "millrace-service", "millrace-worker", "millrace-apiserver", "millrace-query"],
+        &[
+            "millrace-core",
+            "millrace-connectors",
+            "millrace-bus",
+            "millrace-service",
+            "millrace-worker",
+            "millrace-apiserver",
+            "millrace-query",
+        ],
     ),
     (
         "millrace",
@@ -27,6 +37,8 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "millrace-core",
             "millrace-connectors",
             "millrace-crds",
+            "millrace-bus",
+            "millrace-controller",
             "millrace-service",
             "millrace-worker",
             "millrace-apiserver",

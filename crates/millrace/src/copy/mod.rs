@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
+use millrace_bus::LocalBus;
 use millrace_core::config::{
     DbTarget, Mode, OnCutLost, PlanOptions, PlanRule, SchemaPolicy, Source, SourceConnection, StreamSpec, TableSelection, Target,
     TargetSpec, WriteMode,
 };
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::stream::StreamState;
-use millrace_standalone::bus::LocalBus;
 use millrace_worker::control::{Control, Desired};
 use millrace_worker::convert::{ConvertTask, Outcome, preflight, run, unfinished_run};
 use millrace_worker::progress::Progress;

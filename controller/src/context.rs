@@ -1,0 +1,122 @@
+//! What all reconcilers work with.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
+use millrace_bus::Nats;
+use millrace_core::id::StreamId;
+use millrace_core::stats::StatsReport;
+use millrace_core::{Error, Result};
+use serde::de::DeserializeOwned;
+
+use crate::ControllerConfig;
+
+/// The name under which the controller applies.
+pub(crate) const FIELD_MANAGER: &str = "millrace-controller";
+/// Objects are looked at again so often without a reason.
+pub(crate) const RESYNC: Duration = Duration::from_secs(300);
+
+/// What went wrong in a reconcile; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("the cluster refused: {0}")]
+    Kube(#[from] kube::Error),
+    #[error("{}", .0.chain())]
+    Core(#[from] Error),
+}
+
+/// Live counters by run and worker.
+type Live = HashMap<StreamId, HashMap<u32, StatsReport>>;
+
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) nats: Nats,
+    pub(crate) namespace: String,
+    pub(crate) template: PodTemplateSpec,
+    pub(crate) max_active_streams: usize,
+    recorder: Recorder,
+    live: Mutex<Live>,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, nats: Nats, config: &ControllerConfig) -> Result<Self> {
+        let path = &config.worker_template;
+        let invalid = || Error::invalid("--worker-template", format!("`{}` is not a pod template", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| invalid().because(error))?;
+        let template: PodTemplateSpec = serde_norway::from_str(&text).map_err(|error| invalid().because(error))?;
+        let has_worker = template.spec.as_ref().is_some_and(|spec| spec.containers.iter().any(|container| container.name == "worker"));
+        if !has_worker {
+            return Err(invalid().because("it has no container `worker`"));
+        }
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(config.identity.clone()) };
+        Ok(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            nats,
+            namespace: config.namespace.clone(),
+            template,
+            max_active_streams: config.max_active_streams,
+            live: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn api<K: Resource<Scope = kube::core::NamespaceResourceScope>>(&self) -> Api<K>
+    where
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Hears counters; never returns.
+    pub(crate) async fn listen(&self) {
+        loop {
+            if let Ok(mut stats) = self.nats.all_stats().await {
+                while let Some((stream, worker, report)) = stats.next().await {
+                    self.live().entry(stream).or_default().insert(worker, report);
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// What a run's workers said last.
+    pub(crate) fn stats(&self, stream: &StreamId) -> Vec<StatsReport> {
+        self.live().get(stream).map(|workers| workers.values().cloned().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn forget(&self, stream: &StreamId) {
+        self.live().remove(stream);
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // Whole after every statement.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event beside an object; one that cannot be written is let go.
+    pub(crate) async fn event<K>(&self, object: &K, is_warning: bool, reason: &str, note: &str)
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let event = Event {
+            type_: if is_warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            tracing::debug!(%error, "an event could not be written");
+        }
+    }
+}
+
+/// Whether somebody has asked for hands off.
+pub(crate) fn is_paused<K: Resource>(object: &K) -> bool {
+    object.meta().annotations.as_ref().and_then(|all| all.get(millrace_crds::PAUSE_ANNOTATION)).is_some_and(|value| value == "true")
+}

@@ -1,0 +1,104 @@
+//! Turns what is wanted (Connections, StreamConfigs, Streams) into Jobs of worker pods, and says how far they are.
+//!
+//! ```text
+//!  StreamConfig with `state` ─▶ Stream ─▶ dereference ─▶ validate ─▶ build ─▶ apply (ConfigMap, Job) ─▶ status
+//!  Connection ─▶ probe Job ─▶ Reachable
+//! ```
+//!
+//! It never dials a database and reads no Secret. One controller of a namespace leads, by a Lease; another takes over when it goes.
+#![warn(missing_docs)]
+
+mod conditions;
+mod connection;
+mod context;
+mod stream;
+mod stream_config;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use millrace_bus::{Nats, NatsConfig};
+use millrace_core::{Error, Kind, Result, Secret};
+use tokio_util::sync::CancellationToken;
+
+use kube_lease_manager::LeaseManagerBuilder;
+
+use context::Context;
+
+/// The Lease of whoever leads: how long it counts unrenewed, and how long before that it is renewed.
+const LEASE: &str = "millrace-controller";
+const LEASE_SECONDS: u64 = 12;
+const LEASE_GRACE_SECONDS: u64 = 4;
+/// How long the end waits for the lease to be given back.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a controller is started with.
+#[derive(Debug, Clone)]
+pub struct ControllerConfig {
+    /// The namespace that is watched.
+    pub namespace: String,
+    /// Names this process among others; the pod's name.
+    pub identity: String,
+    /// Where NATS is.
+    pub nats_url: String,
+    /// Shown to NATS.
+    pub nats_token: Option<Secret>,
+    /// A pod template (YAML) with a container `worker`, from which workers are made.
+    pub worker_template: PathBuf,
+    /// Streams that may be unfinished at once.
+    pub max_active_streams: usize,
+}
+
+/// Leads when it may, until the token is cancelled. Returns an error when the lead was lost, so that the process starts afresh.
+///
+/// # Errors
+/// [`Kind::Invalid`] for a template that cannot be read, [`Kind::Unreachable`] without a cluster, [`Kind::Fenced`] when another one leads.
+pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Result<()> {
+    let client = Client::try_default().await.map_err(|error| Error::new(Kind::Unreachable, "there is no cluster").because(error))?;
+    let nats = NatsConfig { url: config.nats_url.clone(), token: config.nats_token.clone(), namespace: config.namespace.clone() };
+    let nats = Nats::connect(&nats, "controller").await?;
+    let context = Arc::new(Context::new(client.clone(), nats.clone(), &config)?);
+    let lost = |error: kube_lease_manager::LeaseManagerError| Error::new(Kind::Unreachable, "the lease cannot be had").because(error);
+    let manager = LeaseManagerBuilder::new(client, LEASE)
+        .with_namespace(config.namespace.clone())
+        .with_identity(config.identity.clone())
+        .with_duration(LEASE_SECONDS)
+        .with_grace(LEASE_GRACE_SECONDS)
+        .build()
+        .await
+        .map_err(lost)?;
+    let (mut leads, mut holding) = manager.watch().await;
+    tokio::select! {
+        _ = leads.wait_for(|leads| *leads) => {}
+        ended = &mut holding => return ended_early(ended),
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    tracing::info!(identity = config.identity, "leading");
+    let defining = tokio::spawn(async move { nats.define().await });
+    let result = tokio::select! {
+        () = stream::run(context.clone()) => Ok(()),
+        () = stream_config::run(context.clone()) => Ok(()),
+        () = connection::run(context.clone()) => Ok(()),
+        () = context.listen() => Ok(()),
+        _ = leads.wait_for(|leads| !*leads) => Err(Error::new(Kind::Fenced, "another controller leads now")),
+        ended = &mut holding => return ended_early(ended),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    defining.abort();
+    // Once nobody listens, the lease is released, so that another one takes over at once.
+    drop(leads);
+    let _ = tokio::time::timeout(RELEASE_PATIENCE, holding).await;
+    result
+}
+
+fn ended_early<T, E: std::error::Error + Send + Sync + 'static>(
+    ended: std::result::Result<std::result::Result<T, E>, tokio::task::JoinError>,
+) -> Result<()> {
+    let error = Error::new(Kind::Unreachable, "the lease is not held any more");
+    match ended {
+        Ok(Err(cause)) => Err(error.because(cause)),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,147 @@
+//! What the cluster holds of a stream, and what is changed there.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use millrace_core::task::TaskReport;
+use millrace_crds::{DesiredState, Stream, StreamStatus};
+use serde_json::json;
+
+use super::STOP_PATIENCE;
+use super::build::{ATTEMPT_LABEL, Built, STREAM_LABEL};
+use crate::context::{Context, FIELD_MANAGER, Failure};
+
+/// A stream's newest attempt as the cluster shows it.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    pub(super) job: Option<Job>,
+    /// The newest attempt's pods.
+    pub(super) pods: Vec<Pod>,
+    /// Why the cluster does not make pods, if it says so.
+    pub(super) obstacle: Option<String>,
+}
+
+impl Observed {
+    /// What workers of this attempt said at their end.
+    pub(super) fn reports(&self) -> Vec<TaskReport> {
+        let containers = self.pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+        let messages = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.as_deref());
+        messages.filter_map(TaskReport::parse).collect()
+    }
+
+    /// Whether the Job has this condition.
+    pub(super) fn job_is(&self, kind: &str) -> bool {
+        let conditions = self.job.as_ref().and_then(|job| job.status.as_ref()?.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == kind && condition.status == "True"))
+    }
+}
+
+pub(super) async fn observe(stream: &Stream, context: &Context) -> Result<Observed, Failure> {
+    let attempt = stream.status.as_ref().map_or(0, |status| status.attempt);
+    if attempt == 0 {
+        // A controller that died between making the Job and saying so has left one; it is found by its name when it is made again.
+        return Ok(Observed::default());
+    }
+    let name = format!("{}-{attempt}", stream.name_any());
+    let job = context.api::<Job>().get_opt(&name).await?;
+    let selector = format!("{STREAM_LABEL}={},{ATTEMPT_LABEL}={attempt}", stream.name_any());
+    let pods = context.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
+    let obstacle = if job.is_some() && pods.is_empty() { obstacle(&name, context).await? } else { None };
+    Ok(Observed { job, pods, obstacle })
+}
+
+/// Why a Job gets no pods: a quota, a policy, a missing account. Only events say it.
+async fn obstacle(job: &str, context: &Context) -> Result<Option<String>, Failure> {
+    let fields = format!("involvedObject.kind=Job,involvedObject.name={job},reason=FailedCreate");
+    let events = context.api::<Event>().list(&ListParams::default().fields(&fields)).await?;
+    Ok(events.items.into_iter().filter_map(|event| event.message).next_back())
+}
+
+/// Makes what an attempt needs. What is there already stays as it is.
+pub(crate) async fn create(built: &Built, context: &Context) -> Result<(), Failure> {
+    let name = built.task.name_any();
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    context.api::<ConfigMap>().patch(&name, &parameters, &Patch::Apply(&typed("v1", "ConfigMap", &built.task))).await?;
+    match context
+        .api::<Job>()
+        .create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &built.job)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes the attempt's Job; its pods get SIGTERM.
+pub(super) async fn delete_job(stream: &Stream, observed: &Observed, context: &Context) -> Result<(), Failure> {
+    let Some(job) = &observed.job else { return Ok(()) };
+    let is_over = observed.job_is("Complete") || observed.job_is("Failed");
+    if is_over && stream.metadata.deletion_timestamp.is_none() || job.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    match context.api::<Job>().delete(&job.name_any(), &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A worker that does not obey a stop in time loses its pod.
+pub(super) async fn hurry_stop(stream: &Stream, observed: &Observed, context: &Context) -> Result<(), Failure> {
+    let asked = stream.annotations().get(millrace_crds::STOPPED_AT_ANNOTATION).and_then(|text| text.parse::<Timestamp>().ok());
+    if stream.spec.desired != DesiredState::Stopped {
+        return Ok(());
+    }
+    let Some(asked) = asked else {
+        let now = json!({"metadata": {"annotations": {millrace_crds::STOPPED_AT_ANNOTATION: Timestamp::now().to_string()}}});
+        context.api::<Stream>().patch(&stream.name_any(), &PatchParams::default(), &Patch::Merge(now)).await?;
+        return Ok(());
+    };
+    if Timestamp::now().as_second() - asked.as_second() > STOP_PATIENCE {
+        delete_job(stream, observed, context).await?;
+    }
+    Ok(())
+}
+
+/// Returns once no pod of the stream is left.
+pub(super) async fn wait_for_pods(stream: &Stream, context: &Context) -> Result<(), Failure> {
+    let selector = ListParams::default().labels(&format!("{STREAM_LABEL}={}", stream.name_any()));
+    for _ in 0..300 {
+        if context.api::<Pod>().list(&selector).await?.items.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Writes a stream's status, unless it says what is there already.
+pub(super) async fn write_status(stream: &Stream, status: StreamStatus, context: &Context) -> Result<(), Failure> {
+    if stream.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let phase = status.phase;
+    let message = status.message.clone().unwrap_or_default();
+    let api: Api<Stream> = context.api();
+    let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Stream", "status": status});
+    api.patch_status(&stream.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await?;
+    let before = stream.status.as_ref().and_then(|status| status.phase);
+    if let Some(phase) = phase.filter(|phase| Some(*phase) != before) {
+        let is_warning = phase == millrace_core::stream::StreamState::Failed;
+        context.event(stream, is_warning, &crate::conditions::reason(phase.as_str()), &message).await;
+    }
+    Ok(())
+}
+
+/// A body of a server-side apply names its type.
+fn typed<T: serde::Serialize>(version: &str, kind: &str, object: &T) -> serde_json::Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    value["apiVersion"] = json!(version);
+    value["kind"] = json!(kind);
+    value
+}

@@ -1,0 +1,146 @@
+//! One start of a definition: from its resource to Jobs, and from their ends to its status.
+//!
+//! ```text
+//!  attempt 1 ─▶ Job ─┬─ done ─────────────▶ terminal phase
+//!                    ├─ failed for good ──▶ FAILED
+//!                    └─ broken off ──▶ wait ──▶ attempt 2 ─▶ …
+//! ```
+//!
+//! A Job is created once and never edited; whatever is to change is a new attempt, after the old one's pods are gone.
+
+mod apply;
+mod build;
+mod dereference;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::batch::v1::Job;
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::finalizer::{Event, finalizer};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt as _};
+use millrace_bus::Command;
+use millrace_core::stream::StreamState;
+use millrace_crds::{DesiredState, Stream};
+
+use crate::context::{Context, Failure, RESYNC, is_paused};
+
+pub(crate) use apply::create as apply_built;
+pub(crate) use build::task_and_job;
+
+/// Keeps a stream's object until its workers are gone.
+const FINALIZER: &str = "millrace.dev/workers";
+/// A running stream is looked at so often: commands are said again, counters are taken.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A worker that was asked to stop may take so long before its pod is deleted.
+pub(crate) const STOP_PATIENCE: i64 = 15;
+
+/// Reconciles streams; never returns.
+pub(crate) async fn run(context: Arc<Context>) {
+    let streams: Api<Stream> = context.api();
+    let jobs: Api<Job> = context.api();
+    Controller::new(streams, watcher::Config::default())
+        .owns(jobs, watcher::Config::default())
+        .run(reconcile, on_failure, context)
+        .for_each(async |result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a stream was not reconciled");
+            }
+        })
+        .await;
+}
+
+fn on_failure(stream: Arc<Stream>, error: &kube::runtime::finalizer::Error<Failure>, _: Arc<Context>) -> Action {
+    tracing::warn!(stream = stream.name_any(), %error, "a stream could not be reconciled; it is tried again");
+    Action::requeue(Duration::from_secs(3))
+}
+
+async fn reconcile(stream: Arc<Stream>, context: Arc<Context>) -> Result<Action, kube::runtime::finalizer::Error<Failure>> {
+    if is_paused(&*stream) && stream.metadata.deletion_timestamp.is_none() {
+        return Ok(Action::requeue(RESYNC));
+    }
+    let streams: Api<Stream> = context.api();
+    finalizer(&streams, FINALIZER, stream, async |event| match event {
+        Event::Apply(stream) => advance(&stream, &context).await,
+        Event::Cleanup(stream) => clean_up(&stream, &context).await,
+    })
+    .await
+}
+
+/// The way: dereference → validate → build → apply → status.
+async fn advance(stream: &Stream, context: &Context) -> Result<Action, Failure> {
+    if phase(stream).is_terminal() {
+        return end(stream, context).await;
+    }
+    let observed = apply::observe(stream, context).await?;
+    let mut next = status::next(stream, &observed, context);
+    if next.phase.is_some_and(StreamState::is_terminal) {
+        apply::delete_job(stream, &observed, context).await?;
+    } else if (observed.job.is_none() || next.is_attempt_over) && stream.spec.desired != DesiredState::Stopped {
+        if !status::may_try(&next) {
+            apply::write_status(stream, next, context).await?;
+            return Ok(Action::requeue(LOOK_EVERY));
+        }
+        match dereference::dereference(stream, context).await? {
+            Ok(connections) => {
+                let attempt = next.attempt + 1;
+                match build::build(stream, attempt, &connections, context) {
+                    Ok(built) => {
+                        apply::create(&built, context).await?;
+                        status::attempted(stream, &mut next, attempt);
+                        context.event(stream, false, "Started", &format!("attempt {attempt} has begun")).await;
+                    }
+                    Err(error) => status::refused(stream, &mut next, &error),
+                }
+            }
+            Err(problem) => status::waiting(stream, &mut next, &problem),
+        }
+    } else {
+        command(stream, context).await?;
+        apply::hurry_stop(stream, &observed, context).await?;
+    }
+    apply::write_status(stream, next, context).await?;
+    Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// After the end: nothing but the generation that status speaks of.
+async fn end(stream: &Stream, context: &Context) -> Result<Action, Failure> {
+    let status = stream.status.clone().unwrap_or_default();
+    if status.observed_generation != stream.metadata.generation {
+        apply::write_status(stream, status::acknowledged(stream), context).await?;
+    }
+    Ok(Action::requeue(RESYNC))
+}
+
+async fn command(stream: &Stream, context: &Context) -> Result<(), Failure> {
+    let wish = match stream.spec.desired {
+        DesiredState::Running => Command::Run,
+        DesiredState::Paused => Command::Pause,
+        DesiredState::Stopped => Command::Stop,
+    };
+    context.nats.command(&millrace_crds::object_id(&stream.metadata)?, wish).await;
+    Ok(())
+}
+
+/// A stream that is deleted loses its workers first, then its logs and counters, then its object.
+async fn clean_up(stream: &Stream, context: &Context) -> Result<Action, Failure> {
+    let observed = apply::observe(stream, context).await?;
+    if observed.job.is_some() || !observed.pods.is_empty() {
+        apply::delete_job(stream, &observed, context).await?;
+        // The finalizer goes once this returns, so the pods must be gone before.
+        apply::wait_for_pods(stream, context).await?;
+    }
+    let id = millrace_crds::object_id(&stream.metadata)?;
+    context.forget(&id);
+    if let Err(error) = context.nats.purge(&id).await {
+        tracing::debug!(error = %error.chain(), "the run's logs age out by themselves");
+    }
+    Ok(Action::await_change())
+}
+
+pub(crate) fn phase(stream: &Stream) -> StreamState {
+    stream.status.as_ref().and_then(|status| status.phase).unwrap_or(StreamState::Undefined)
+}

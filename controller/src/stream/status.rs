@@ -1,0 +1,243 @@
+//! What a stream's status says next. Pure, but for the clock.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use millrace_core::Error;
+use millrace_core::stats::StatsReport;
+use millrace_core::stream::StreamState;
+use millrace_core::task::TaskReport;
+use millrace_crds::{Counters, DesiredState, Stream, StreamStatus, object_id};
+
+use super::apply::Observed;
+use crate::conditions::{reason, set};
+use crate::context::Context;
+
+/// Counters are written at most so often while the phase stays.
+const COUNTERS_EVERY: i64 = 30;
+/// Attempts without a row in between after which a run is given up.
+const FRUITLESS_ATTEMPTS: u32 = 6;
+/// The longest wait between two attempts, seconds.
+const LONGEST_WAIT: i64 = 60;
+
+/// The next status, from what the cluster shows and what workers said.
+pub(super) fn next(stream: &Stream, observed: &Observed, context: &Context) -> StreamStatus {
+    let mut status = acknowledged(stream);
+    let live = object_id(&stream.metadata).map(|id| context.stats(&id)).unwrap_or_default();
+    let reports = observed.reports();
+    let generation = stream.metadata.generation.unwrap_or(0);
+    let before = status.phase;
+    status.phase = Some(phase(stream, observed, &live, &reports, &mut status));
+    let is_transition = status.phase != before;
+    count(&mut status, &live, &reports, is_transition);
+    describe(&mut status, generation, observed, &live);
+    if status.phase.is_some_and(StreamState::is_terminal) {
+        finish(&mut status, generation);
+    }
+    status
+}
+
+/// The status as it is, speaking of this generation.
+pub(super) fn acknowledged(stream: &Stream) -> StreamStatus {
+    let mut status = stream.status.clone().unwrap_or_default();
+    status.observed_generation = stream.metadata.generation;
+    let generation = stream.metadata.generation;
+    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = generation);
+    status
+}
+
+fn phase(stream: &Stream, observed: &Observed, live: &[StatsReport], reports: &[TaskReport], status: &mut StreamStatus) -> StreamState {
+    let before = status.phase.unwrap_or(StreamState::Ready);
+    let is_stopping = stream.spec.desired == DesiredState::Stopped;
+    if observed.job_is("Complete") {
+        let ends = reports.iter().map(|report| report.state).chain(live.iter().map(|report| report.target.state));
+        // A pod that was removed has taken its message along; what it published last still says how it ended.
+        return ends.filter(|state| state.is_terminal()).reduce(StreamState::worst).unwrap_or(StreamState::Finished);
+    }
+    if observed.job_is("Failed") {
+        if status.is_attempt_over && !is_stopping {
+            return before;
+        }
+        return failed(is_stopping, reports, status, before);
+    }
+    match (&observed.job, status.attempt) {
+        (None, _) if is_stopping => StreamState::Stopped,
+        (None, 0) => StreamState::Ready,
+        // Somebody deleted the Job; what is committed stays, and another attempt goes on.
+        (None, _) => before,
+        (Some(_), _) => live
+            .iter()
+            .map(|report| report.target.state)
+            .filter(|state| !state.is_terminal())
+            .reduce(StreamState::worst)
+            .map_or(before, |said| if said == StreamState::Ready || said == StreamState::Undefined { before } else { said }),
+    }
+}
+
+/// An attempt has failed: for good, or to be tried again.
+fn failed(is_stopping: bool, reports: &[TaskReport], status: &mut StreamStatus, before: StreamState) -> StreamState {
+    if is_stopping {
+        return StreamState::Stopped;
+    }
+    let fatal = reports.iter().find(|report| report.state == StreamState::Failed && is_final(report));
+    if let Some(report) = fatal {
+        status.message.clone_from(&report.error);
+        return StreamState::Failed;
+    }
+    status.fruitless_attempts += 1;
+    let written = reports.iter().map(|report| report.rows_written).max().unwrap_or(0);
+    if written > status.counters.unwrap_or_default().rows_written {
+        status.fruitless_attempts = 0;
+    }
+    let why = reports.iter().find_map(|report| report.error.clone()).unwrap_or_else(|| "the workers broke off".to_owned());
+    if status.fruitless_attempts >= FRUITLESS_ATTEMPTS {
+        status.message = Some(format!("given up after {} attempts: {why}", status.attempt));
+        return StreamState::Failed;
+    }
+    let wait = (1_i64 << status.fruitless_attempts.min(6)).min(LONGEST_WAIT);
+    status.next_attempt_at = Timestamp::from_second(Timestamp::now().as_second() + wait).ok().map(Time);
+    status.is_attempt_over = true;
+    status.message = Some(format!("attempt {} broke off and is followed by another: {why}", status.attempt));
+    before
+}
+
+fn is_final(report: &TaskReport) -> bool {
+    let name = report.kind.as_deref().unwrap_or_default();
+    let kind = millrace_core::Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
+    kind.is_none_or(|kind| millrace_core::task::Exit::of(kind) == millrace_core::task::Exit::Failed)
+}
+
+/// Whether another attempt may begin now.
+pub(super) fn may_try(status: &StreamStatus) -> bool {
+    status.next_attempt_at.as_ref().is_none_or(|at| at.0 <= Timestamp::now())
+}
+
+fn count(status: &mut StreamStatus, live: &[StatsReport], reports: &[TaskReport], is_transition: bool) {
+    let sum = |of: &dyn Fn(&StatsReport) -> u64| live.iter().map(of).sum::<u64>();
+    let said = |of: &dyn Fn(&TaskReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let old = status.counters.unwrap_or_default();
+    let mut counters = Counters {
+        rows_read: sum(&|report| report.source.rows).max(said(&|report| report.rows_read)).max(old.rows_read),
+        rows_written: sum(&|report| report.target.rows).max(said(&|report| report.rows_written)).max(old.rows_written),
+        bytes: sum(&|report| report.source.bytes).max(said(&|report| report.bytes)).max(old.bytes),
+        rows_per_second: old.rows_per_second,
+    };
+    let now = Timestamp::now();
+    let since = status.counted_at.as_ref().map_or(0, |at| now.as_second() - at.0.as_second());
+    let is_due = status.counted_at.is_none() || since >= COUNTERS_EVERY || is_transition;
+    if counters == old || !is_due {
+        return;
+    }
+    let elapsed_ms = live.iter().map(|report| report.target.elapsed_ms).max().unwrap_or(0).max(1);
+    counters.rows_per_second = match sum(&|report| report.target.rows) {
+        0 => old.rows_per_second,
+        rows => rows.saturating_mul(1000) / elapsed_ms,
+    };
+    status.counters = Some(counters);
+    status.counted_at = Some(Time(now));
+    let lost = live.iter().map(|report| report.cuts_lost).chain(reports.iter().map(|report| report.cuts_lost)).max().unwrap_or(0);
+    status.cuts_lost = status.cuts_lost.max(lost);
+    let is_consistent = live.iter().all(|report| report.is_consistent) && reports.iter().all(|report| report.is_consistent);
+    status.consistent_cut = Some(is_consistent && status.consistent_cut.unwrap_or(true));
+}
+
+/// Conditions of a stream that has a Job.
+fn describe(status: &mut StreamStatus, generation: i64, observed: &Observed, live: &[StatsReport]) {
+    let phase = status.phase.unwrap_or(StreamState::Undefined);
+    if status.attempt == 0 {
+        return;
+    }
+    let is_moving = phase == StreamState::Running;
+    set(
+        &mut status.conditions,
+        generation,
+        "Progressing",
+        is_moving,
+        &reason(phase.as_str()),
+        status.message.as_deref().unwrap_or_default(),
+    );
+    let has_structure = live.iter().any(|report| report.target.rows > 0) || phase == StreamState::Finished;
+    set(&mut status.conditions, generation, "StructureReady", has_structure, if has_structure { "Created" } else { "Pending" }, "");
+    let is_complete = phase == StreamState::Finished;
+    set(&mut status.conditions, generation, "SnapshotComplete", is_complete, if is_complete { "Copied" } else { "Copying" }, "");
+    let is_consistent = status.consistent_cut.unwrap_or(true);
+    let why = if is_consistent { "OneMoment" } else { "CutLost" };
+    set(&mut status.conditions, generation, "ConsistentCut", is_consistent, why, "");
+    let trouble = if phase.is_terminal() { None } else { trouble(observed) };
+    let (word, text) = trouble.clone().unwrap_or(("AsExpected".to_owned(), String::new()));
+    set(&mut status.conditions, generation, "Degraded", trouble.is_some(), &word, &text);
+    if let Some((_, text)) = trouble {
+        status.message = Some(text);
+    }
+}
+
+/// Why pods do not run, in the cluster's words.
+fn trouble(observed: &Observed) -> Option<(String, String)> {
+    if let Some(text) = &observed.obstacle {
+        return Some(("PodsNotCreated".to_owned(), text.clone()));
+    }
+    for status in observed.pods.iter().filter_map(|pod| pod.status.as_ref()) {
+        let unscheduled =
+            status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+        if let Some(condition) = unscheduled {
+            let word = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+            return Some((word, condition.message.clone().unwrap_or_default()));
+        }
+        for container in status.container_statuses.iter().flatten() {
+            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+            if let Some(waiting) =
+                waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None))
+            {
+                return Some((waiting.reason.clone().unwrap_or_default(), waiting.message.clone().unwrap_or_default()));
+            }
+        }
+    }
+    None
+}
+
+/// What every terminal phase says.
+fn finish(status: &mut StreamStatus, generation: i64) {
+    let phase = status.phase.unwrap_or(StreamState::Failed);
+    let message = status.message.clone().filter(|_| phase == StreamState::Failed).unwrap_or_default();
+    if phase != StreamState::Failed {
+        status.message = None;
+    }
+    let word = reason(phase.as_str());
+    set(&mut status.conditions, generation, "Progressing", false, &word, &message);
+    set(&mut status.conditions, generation, "Finished", true, &word, &message);
+    set(&mut status.conditions, generation, "Succeeded", phase == StreamState::Finished, &word, &message);
+    status.ended_at.get_or_insert(Time(Timestamp::now()));
+    status.next_attempt_at = None;
+}
+
+/// An attempt has begun.
+pub(super) fn attempted(stream: &Stream, status: &mut StreamStatus, attempt: u32) {
+    let generation = stream.metadata.generation.unwrap_or(0);
+    status.attempt = attempt;
+    status.is_attempt_over = false;
+    status.next_attempt_at = None;
+    status.phase = Some(status.phase.unwrap_or(StreamState::Ready));
+    status.started_at.get_or_insert(Time(Timestamp::now()));
+    set(&mut status.conditions, generation, "Accepted", true, "Valid", "");
+    for kind in ["Finished", "Succeeded"] {
+        set(&mut status.conditions, generation, kind, false, "Running", "");
+    }
+}
+
+/// The definition is refused: the stream has failed.
+pub(super) fn refused(stream: &Stream, status: &mut StreamStatus, error: &Error) {
+    let generation = stream.metadata.generation.unwrap_or(0);
+    let text = error.field_name().map_or_else(|| error.chain(), |field| format!("{field}: {}", error.chain()));
+    set(&mut status.conditions, generation, "Accepted", false, "Invalid", &text);
+    status.phase = Some(StreamState::Failed);
+    status.message = Some(text);
+    finish(status, generation);
+}
+
+/// Something that the stream names is not there yet.
+pub(super) fn waiting(stream: &Stream, status: &mut StreamStatus, problem: &str) {
+    let generation = stream.metadata.generation.unwrap_or(0);
+    set(&mut status.conditions, generation, "Accepted", false, "ReferenceMissing", problem);
+    set(&mut status.conditions, generation, "Finished", false, "Waiting", problem);
+    status.message = Some(problem.to_owned());
+    status.phase = Some(status.phase.unwrap_or(StreamState::Ready));
+}

@@ -1,0 +1,195 @@
+//! Definitions: whether they hold, and the streams of those whose `state` is set.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::watcher;
+use kube::{Api, Resource as _, ResourceExt as _};
+use millrace_core::id::ConfigId;
+use millrace_core::stream::StreamState;
+use millrace_core::{Error, validate};
+use millrace_crds::{ConfigReference, Connection, DesiredState, ID_LABEL, Stream, StreamConfig, StreamConfigStatus, StreamSpec, object_id};
+use serde_json::json;
+
+use crate::conditions::set;
+use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
+use crate::stream::phase;
+
+/// A definition that waits for something is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Reconciles definitions; never returns.
+pub(crate) async fn run(context: Arc<Context>) {
+    let configs: Api<StreamConfig> = context.api();
+    let streams: Api<Stream> = context.api();
+    Controller::new(configs, watcher::Config::default())
+        .owns(streams, watcher::Config::default())
+        .run(reconcile, on_failure, context)
+        .for_each(async |result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a definition was not reconciled");
+            }
+        })
+        .await;
+}
+
+fn on_failure(config: Arc<StreamConfig>, error: &Failure, _: Arc<Context>) -> Action {
+    tracing::warn!(config = config.name_any(), %error, "a definition could not be reconciled; it is tried again");
+    Action::requeue(Duration::from_secs(3))
+}
+
+async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<Action, Failure> {
+    if is_paused(&*config) || config.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::requeue(RESYNC));
+    }
+    let id: ConfigId = object_id(&config.metadata)?;
+    let mut status = config.status.clone().unwrap_or_default();
+    let generation = config.metadata.generation.unwrap_or(0);
+    status.observed_generation = config.metadata.generation;
+    let mut streams = streams_of(&config, &context).await?;
+    let verdict = check(&config, &context).await?;
+    let is_accepted = verdict.is_ok();
+    match &verdict {
+        Ok(()) => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
+        Err((word, text)) => set(&mut status.conditions, generation, "Accepted", false, word, text),
+    }
+    if is_accepted {
+        if let Some(stream) = lead(&config, &id, &streams, &mut status, &context).await? {
+            streams.push(stream);
+        }
+        trim_history(&config, &streams, &context).await?;
+    }
+    let newest = streams.last();
+    status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
+    status.phase = newest.map(|stream| phase(stream).as_str().to_owned());
+    let is_active = status.active_stream.is_some();
+    set(&mut status.conditions, generation, "Progressing", is_active, if is_active { "StreamActive" } else { "Idle" }, "");
+    write(&config, status, &context).await?;
+    Ok(Action::requeue(if is_accepted { RESYNC } else { LOOK_EVERY }))
+}
+
+/// A definition's streams, oldest first.
+async fn streams_of(config: &StreamConfig, context: &Context) -> Result<Vec<Stream>, Failure> {
+    let name = config.name_any();
+    let all = context.api::<Stream>().list(&ListParams::default()).await?.items;
+    let mut own: Vec<Stream> = all.into_iter().filter(|stream| stream.spec.config_ref.name == name).collect();
+    own.sort_by_key(run_number);
+    Ok(own)
+}
+
+/// The number at the end of a stream's name.
+fn run_number(stream: &Stream) -> u64 {
+    stream.name_any().rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the definition could be started: its rules, and its connections. A word and a sentence say why not.
+async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&'static str, String)>, Failure> {
+    let connections = context.api::<Connection>().list(&ListParams::default()).await?.items;
+    let spec = config.spec.to_core(|name| {
+        let found = connections.iter().find(|connection| connection.metadata.name.as_deref() == Some(name));
+        let missing = || Error::new(millrace_core::Kind::NotFound, format!("there is no Connection `{name}` in this namespace"));
+        object_id(&found.ok_or_else(missing)?.metadata)
+    });
+    let verdict = spec.and_then(|spec| validate::check(&spec));
+    Ok(verdict.map_err(|error| {
+        let word = if error.kind() == millrace_core::Kind::NotFound { "ReferenceMissing" } else { "Invalid" };
+        let field = error.field_name().map(|field| format!("{field}: ")).unwrap_or_default();
+        (word, format!("{field}{}", error.chain()))
+    }))
+}
+
+/// Where the definition owns its stream's life: starts it, or tells it what it should be doing. Answers a stream that was made.
+async fn lead(
+    config: &StreamConfig,
+    id: &ConfigId,
+    streams: &[Stream],
+    status: &mut StreamConfigStatus,
+    context: &Context,
+) -> Result<Option<Stream>, Failure> {
+    let Some(state) = config.spec.state else { return Ok(None) };
+    let active = streams.iter().find(|stream| !phase(stream).is_terminal());
+    if let Some(active) = active {
+        // A stopped stream stays stopped, whatever is wanted next.
+        if active.spec.desired != state && active.spec.desired != DesiredState::Stopped {
+            let patch = json!({"spec": {"desired": state}});
+            context.api::<Stream>().patch(&active.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        }
+        return Ok(None);
+    }
+    let is_new = streams.is_empty() && status.last_run == 0 || config.spec.run_nonce != status.observed_nonce;
+    let is_after_stop = streams.last().is_some_and(|last| phase(last) == StreamState::Stopped);
+    if state != DesiredState::Running || !(is_new || is_after_stop) {
+        return Ok(None);
+    }
+    let unfinished = context.api::<Stream>().list(&ListParams::default()).await?.items;
+    let unfinished = unfinished.iter().filter(|stream| !phase(stream).is_terminal()).count();
+    if unfinished >= context.max_active_streams {
+        let text = format!("{unfinished} streams are active, and no more may be; it starts when one of them ends");
+        set(&mut status.conditions, config.metadata.generation.unwrap_or(0), "Waiting", true, "TooManyStreams", &text);
+        return Ok(None);
+    }
+    let number = streams.iter().map(run_number).max().unwrap_or(0).max(status.last_run) + 1;
+    let stream = new_stream(config, id, number);
+    match context.api::<Stream>().create(&PostParams::default(), &stream).await {
+        Ok(made) => {
+            status.last_run = number;
+            status.observed_nonce.clone_from(&config.spec.run_nonce);
+            context.event(config, false, "StreamCreated", &format!("`{}` was created", made.name_any())).await;
+            Ok(Some(made))
+        }
+        Err(kube::Error::Api(answer)) if answer.code == 409 => {
+            status.last_run = number;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A stream with a copy of its definition.
+fn new_stream(config: &StreamConfig, id: &ConfigId, number: u64) -> Stream {
+    let name = config.name_any();
+    let stream_id = millrace_core::id::StreamId::mint();
+    Stream {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}-{number}")),
+            labels: Some(BTreeMap::from([(ID_LABEL.to_owned(), stream_id.to_string())])),
+            owner_references: config.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: StreamSpec {
+            config_ref: ConfigReference { name, id: id.to_string(), generation: config.metadata.generation.unwrap_or(0) },
+            config: config.spec.clone(),
+            desired: DesiredState::Running,
+        },
+        status: None,
+    }
+}
+
+/// Removes the oldest ended streams beyond what the definition keeps.
+async fn trim_history(config: &StreamConfig, streams: &[Stream], context: &Context) -> Result<(), Failure> {
+    let ended: Vec<&Stream> = streams.iter().filter(|stream| phase(stream).is_terminal()).collect();
+    let surplus = ended.len().saturating_sub(config.spec.history_limit as usize);
+    for stream in ended.into_iter().take(surplus) {
+        match context.api::<Stream>().delete(&stream.name_any(), &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn write(config: &StreamConfig, status: StreamConfigStatus, context: &Context) -> Result<(), Failure> {
+    if config.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "status": status});
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    context.api::<StreamConfig>().patch_status(&config.name_any(), &parameters, &Patch::Apply(patch)).await?;
+    Ok(())
+}
