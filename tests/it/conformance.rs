@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millrace_bus::LocalBus;
 use millrace_connectors::connector;
 use millrace_core::Secret;
 use millrace_core::config::TargetSpec;
@@ -10,7 +11,6 @@ use millrace_core::connector::Scope;
 use millrace_core::store::ConfigStore;
 use millrace_query::{ChildQueryTier, QueryLimits};
 use millrace_standalone::allow_all::AllowAll;
-use millrace_standalone::bus::LocalBus;
 use millrace_standalone::keys::{KeyTerms, LocalKeys};
 use millrace_standalone::orchestrator::LocalOrchestrator;
 use millrace_standalone::remote::RemoteEntitlement;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
+use millrace_bus::LocalBus;
 use millrace_connectors::connector;
 use millrace_core::connection::Engine;
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::stream::StreamState;
-use millrace_standalone::bus::LocalBus;
 use millrace_tests::database::{MySqlDatabase, PgDatabase, pg_client, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;

@@ -32,7 +32,12 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// Starts a proxy to `host:port`.
     pub async fn start(host: &str, port: u16) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on("127.0.0.1", host, port).await
+    }
+
+    /// Starts a proxy to `host:port` that listens at another address of this machine.
+    pub async fn start_on(address: &str, host: &str, port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let (mode, modes) =
             watch::channel(Mode { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, generation: 0 });
         let mode = Arc::new(mode);

@@ -142,6 +142,8 @@ pub(crate) fn peer_env() -> Vec<(&'static str, PathBuf)> {
 
 /// Where the sources of the Kubernetes programs for tests stand.
 const KUBE: &str = "tests/kube";
+/// What the programs say that they are; the version in `go.mod`.
+const KUBE_VERSION: &str = "v1.34.4";
 
 /// Builds a Kubernetes of one's own from Go modules, pinned by `go.sum`, unless it is there. None, loudly, where that cannot be done.
 pub(crate) fn kubernetes() -> Option<PathBuf> {
@@ -154,12 +156,12 @@ pub(crate) fn kubernetes() -> Option<PathBuf> {
     }
 }
 
-fn build_kubernetes() -> anyhow::Result<PathBuf> {
+pub(crate) fn build_kubernetes() -> anyhow::Result<PathBuf> {
     if !has("go") {
         bail!("there is no Go toolchain");
     }
     let sources = repository().join(KUBE);
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::new_with_prefix(KUBE_VERSION);
     for file in ["main.go", "go.mod", "go.sum"] {
         hash.update(std::fs::read(sources.join(file))?);
     }
@@ -174,7 +176,8 @@ fn build_kubernetes() -> anyhow::Result<PathBuf> {
     // Renamed when it is whole: an interrupted build leaves nothing that looks finished.
     let unfinished = folder.join(format!("unfinished-{}", std::process::id()));
     let target = unfinished.to_string_lossy().into_owned();
-    let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", target.as_str(), "."];
+    let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBE_VERSION}");
+    let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", &flags, "-o", target.as_str(), "."];
     Step::program(Path::new("go")).args(&args).dir(&sources).run()?;
     std::fs::rename(&unfinished, &program)?;
     Ok(program)
@@ -201,7 +204,7 @@ fn link(folder: &Path) -> anyhow::Result<()> {
     Ok(std::os::unix::fs::symlink(folder, &link)?)
 }
 
-fn cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("MILLRACE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("millrace")))

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // it talks to people
 
 mod arrows;
+mod cluster;
 mod deps;
 mod shell;
 mod sizes;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
+use cluster::Cluster;
 use shell::{Step, repository};
 
 #[derive(Debug, Parser)]
@@ -55,6 +57,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// A Kubernetes of one node on this machine, for tests
+    Cluster {
+        /// Which one, where there are several
+        #[arg(long, default_value = "dev")]
+        name: String,
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Measure ourselves and peers
     Bench {
         /// What is measured: `convert`
@@ -65,14 +75,37 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Start it
+    Up,
+    /// End it and remove every trace
+    Down,
+    /// Build this repository's image and load it
+    LoadImage,
+    /// Run kubectl on it
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run helm on it
+    Helm {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
 /// Generated files: where they stand and which subcommand of `millrace` prints them.
-const GENERATED: [(&str, &[&str]); 6] = [
+const GENERATED: [(&str, &[&str]); 9] = [
     ("apiserver/openapi.json", &["openapi"]),
     ("docs/errors.md", &["errors"]),
     ("docs/fidelity.md", &["fidelity"]),
     ("crds/yaml/connections.yaml", &["crds", "connections"]),
     ("crds/yaml/streamconfigs.yaml", &["crds", "streamconfigs"]),
     ("crds/yaml/streams.yaml", &["crds", "streams"]),
+    ("charts/millrace/crds/connections.yaml", &["crds", "connections"]),
+    ("charts/millrace/crds/streamconfigs.yaml", &["crds", "streamconfigs"]),
+    ("charts/millrace/crds/streams.yaml", &["crds", "streams"]),
 ];
 
 fn main() -> ExitCode {
@@ -98,6 +131,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::It { filter } => it(filter),
         Command::Gen { check } => generate(check),
         Command::Demo { args } => tool("millrace-demo", true, args),
+        Command::Cluster { name, command } => on_cluster(&name, command),
         Command::Bench { what, args } => bench(&what, args),
     }
 }
@@ -109,6 +143,28 @@ fn build(release: bool) -> anyhow::Result<()> {
     let folder = if release { "release" } else { "debug" };
     println!("built {}", shell::target_dir()?.join(folder).join("millrace").display());
     Ok(())
+}
+
+fn on_cluster(name: &str, command: ClusterCommand) -> anyhow::Result<()> {
+    let cluster = Cluster::named(name)?;
+    fn words(args: &[String]) -> Vec<&str> {
+        args.iter().map(String::as_str).collect()
+    }
+    match command {
+        ClusterCommand::Up => {
+            if let Some(reason) = cluster::missing() {
+                bail!("a cluster cannot be had here: {reason}; name one in KUBECONFIG");
+            }
+            cluster.up()
+        }
+        ClusterCommand::Down => cluster.down(),
+        ClusterCommand::LoadImage => {
+            build(false)?;
+            cluster.load_image()
+        }
+        ClusterCommand::Kubectl { args } => cluster.kubectl(&words(&args)).run(),
+        ClusterCommand::Helm { args } => cluster.helm(&words(&args)).run(),
+    }
 }
 
 fn check() -> anyhow::Result<()> {
@@ -150,11 +206,43 @@ fn with_kubernetes(step: Step) -> Step {
 }
 
 fn it(filter: Option<String>) -> anyhow::Result<()> {
+    if let Some((_, filter)) = filter
+        .as_deref()
+        .filter(|filter| *filter == "cluster" || filter.starts_with("cluster::"))
+        .map(|filter| (filter, filter.strip_prefix("cluster::")))
+    {
+        return it_cluster(filter);
+    }
     deps::ensure(true)?;
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
     with_kubernetes(step).run()
+}
+
+/// The tests on a real cluster: the one that `KUBECONFIG` names, or one of our own, which is ended afterwards.
+fn it_cluster(filter: Option<&str>) -> anyhow::Result<()> {
+    if let Some(reason) = cluster::missing() {
+        println!("LEFT OUT: tests on a real cluster, because {reason}");
+        return Ok(());
+    }
+    deps::ensure(true)?;
+    build(false)?;
+    let cluster = Cluster::named("it")?;
+    let is_kept = std::env::var_os("MILLRACE_KEEP_CLUSTER").is_some();
+    cluster.up()?;
+    cluster.load_image()?;
+    let filter: Vec<&str> = filter.into_iter().collect();
+    let result = cluster
+        .with_tools(Step::cargo(&["test", "--package", "millrace-tests", "--test", "cluster"]))?
+        .features(deps::features())
+        .args(&["--"])
+        .args(&filter)
+        .run();
+    if !is_kept {
+        cluster.down()?;
+    }
+    result
 }
 
 fn generate(is_check: bool) -> anyhow::Result<()> {

@@ -1,0 +1,190 @@
+//! One installation that all tests share, and what they ask of it.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use millrace_tests::database::{MySqlDatabase, unique};
+use millrace_tests::proxy::FaultProxy;
+use millrace_tests::servers::{Server, shared};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+/// How long anything may take on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(180);
+
+/// Where the chart stands.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
+
+/// A namespace with a release in it.
+pub(crate) struct Kube {
+    pub(crate) namespace: String,
+}
+
+static SHARED: OnceCell<Kube> = OnceCell::const_new();
+
+/// The installation, with two controllers.
+pub(crate) async fn kube() -> &'static Kube {
+    SHARED
+        .get_or_init(|| async {
+            let kube = Kube { namespace: unique("mr").replace('_', "-") };
+            run("kubectl", &["create", "namespace", &kube.namespace], None).await;
+            kube.helm(&[
+                "install",
+                "millrace",
+                CHART,
+                "--set",
+                "controller.replicas=2,controller.maxActiveStreams=20",
+                "--wait",
+                "--timeout=90s",
+            ])
+            .await;
+            kube
+        })
+        .await
+}
+
+/// Runs a program; answers what it printed.
+///
+/// # Panics
+/// If it fails.
+async fn run(program: &str, args: &[&str], input: Option<&str>) -> String {
+    let (is_ok, out) = try_run(program, args, input).await;
+    assert!(is_ok, "{program} {}: {out}", args.join(" "));
+    out
+}
+
+async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; run this by `./x it cluster`"));
+    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(text.as_bytes()).await.unwrap();
+    }
+    let output = child.wait_with_output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+impl Kube {
+    /// `helm` in the namespace.
+    pub(crate) async fn helm(&self, args: &[&str]) -> String {
+        run("helm", &[&["-n", self.namespace.as_str()], args].concat(), None).await
+    }
+
+    /// `kubectl` in the namespace.
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
+        run("kubectl", &[&["-n", self.namespace.as_str()], args].concat(), None).await
+    }
+
+    /// As [`Kube::kubectl`], answering also whether it succeeded.
+    pub(crate) async fn try_kubectl(&self, args: &[&str]) -> (bool, String) {
+        try_run("kubectl", &[&["-n", self.namespace.as_str()], args].concat(), None).await
+    }
+
+    /// Applies objects.
+    pub(crate) async fn apply(&self, objects: &[Value]) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        run("kubectl", &["-n", &self.namespace, "apply", "-f", "-"], Some(&list)).await;
+    }
+
+    /// An object as JSON; null if it is not there.
+    pub(crate) async fn get(&self, kind: &str, name: &str) -> Value {
+        let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await;
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Waits until a look at an object satisfies.
+    pub(crate) async fn until(&self, kind: &str, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + LONG;
+        loop {
+            let object = self.get(kind, name).await;
+            if is_so(&object) {
+                return object;
+            }
+            assert!(Instant::now() < end, "{kind}/{name} does not become {what}: {object:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Names of a stream's pods that run.
+    pub(crate) async fn pods(&self, stream: &str) -> Vec<String> {
+        let label = format!("millrace.dev/stream={stream}");
+        let text = self.kubectl(&["get", "pods", "-l", &label, "--field-selector=status.phase=Running", "-o", "name"]).await;
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A source, a target's name, and their objects.
+pub(crate) struct Scene {
+    pub(crate) source: MySqlDatabase,
+    pub(crate) target: String,
+    pub(crate) name: String,
+    /// In front of the source.
+    pub(crate) proxy: FaultProxy,
+    to: FaultProxy,
+}
+
+/// The address of this machine that pods reach.
+fn host() -> String {
+    std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
+}
+
+impl Scene {
+    /// A source with these statements, its connections and their Secrets.
+    pub(crate) async fn new(name: &str, statements: &[String]) -> Self {
+        let servers = shared().await;
+        let source = MySqlDatabase::create(&servers.mysql, name).await.unwrap();
+        source.execute(statements).await.unwrap();
+        let proxy = FaultProxy::start_on(&host(), &servers.mysql.host, servers.mysql.port).await.unwrap();
+        let to = FaultProxy::start_on(&host(), &servers.postgres.host, servers.postgres.port).await.unwrap();
+        let scene = Self { source, target: unique(name), name: unique(name).replace('_', "-"), proxy, to };
+        let objects = [
+            scene.secret("from", &servers.mysql.password),
+            scene.secret("to", &servers.postgres.password),
+            scene.connection("from", "mysql", &servers.mysql, scene.proxy.port),
+            scene.connection("to", "postgresql", &servers.postgres, scene.to.port),
+        ];
+        kube().await.apply(&objects).await;
+        scene
+    }
+
+    pub(crate) fn secret(&self, side: &str, password: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("millrace-conn-{}-{side}", self.name)}, "stringData": {"password": password}})
+    }
+
+    fn connection(&self, side: &str, engine: &str, server: &Server, port: u16) -> Value {
+        json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Connection", "metadata": {"name": format!("{}-{side}", self.name)}, "spec": {
+            "type": engine, "database": {"host": host(), "port": port, "username": server.user},
+            "secretRef": {"name": format!("millrace-conn-{}-{side}", self.name)}}})
+    }
+
+    /// The definition, with further fields of its spec.
+    pub(crate) fn definition(&self, more: Value) -> Value {
+        let mut spec = json!({"name": self.name, "mode": "convert", "state": "Running",
+            "source": {"connections": [{"connection": format!("{}-from", self.name), "database": self.source.name}]},
+            "target": {"connection": format!("{}-to", self.name), "spec": {"db": {"database": self.target}}}});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "metadata": {"name": self.name}, "spec": spec})
+    }
+
+    /// The name of its first stream.
+    pub(crate) fn stream(&self) -> String {
+        format!("{}-1", self.name)
+    }
+}
+
+/// A condition's status and reason.
+pub(crate) fn condition(object: &Value, kind: &str) -> (String, String) {
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"))
+}

@@ -1,0 +1,79 @@
+//! Who leads, who may what, and what stays after a stream is gone.
+
+use std::time::{Duration, Instant};
+
+use millrace_tests::dataset::products;
+use serde_json::json;
+
+use crate::kube::{Scene, kube};
+
+#[tokio::test]
+async fn another_controller_takes_over_within_twenty_seconds() {
+    let kube = kube().await;
+    let holder = async || kube.get("lease", "millrace-controller").await["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let first = holder().await;
+    assert!(!first.is_empty());
+    let killed_at = Instant::now();
+    kube.kubectl(&["delete", "pod", &first, "--force", "--grace-period=0"]).await;
+    loop {
+        let now = holder().await;
+        if !now.is_empty() && now != first {
+            break;
+        }
+        assert!(killed_at.elapsed() < Duration::from_secs(20), "`{first}` still holds the lease");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_connection_is_waited_for_and_a_deleted_stream_leaves_nothing() {
+    let kube = kube().await;
+    let scene = Scene::new("waits", &products(10)).await;
+    let mut definition = scene.definition(json!({}));
+    definition["spec"]["target"]["connection"] = json!("not-there");
+    kube.apply(&[definition]).await;
+    let config = kube
+        .until("streamconfig", &scene.name, "refused", |object| crate::kube::condition(object, "Accepted").1 == "ReferenceMissing")
+        .await;
+    assert!(config.to_string().contains("there is no Connection `not-there`"), "{config:#}");
+    kube.kubectl(&["delete", "streamconfig", &scene.name]).await;
+    kube.apply(&[scene.definition(json!({}))]).await;
+    kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name]).await;
+    kube.until("stream", &scene.stream(), "gone", |object| object.is_null()).await;
+    let label = format!("millrace.dev/stream={}", scene.stream());
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let left = kube.kubectl(&["get", "jobs,pods,configmaps", "-l", &label, "-o", "name"]).await;
+        if left.trim().is_empty() || left.contains("No resources") {
+            break;
+        }
+        assert!(Instant::now() < end, "left behind: {left}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn service_accounts_may_do_what_the_committed_list_says_and_no_more() {
+    let kube = kube().await;
+    let mut found = String::new();
+    for account in ["controller", "worker", "default"] {
+        let name = if account == "default" { account.to_owned() } else { format!("millrace-{account}") };
+        let user = format!("--as=system:serviceaccount:{}:{name}", kube.namespace);
+        let (is_ok, rules) = kube.try_kubectl(&["auth", "can-i", "--list", "--no-headers", &user]).await;
+        assert!(is_ok, "{rules}");
+        let mut lines: Vec<String> = rules
+            .lines()
+            .filter(|line| !line.contains("selfsubject") && !line.trim_start().starts_with('['))
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        lines.sort();
+        found.push_str(&format!("{account}\n"));
+        lines.iter().for_each(|line| found.push_str(&format!("  {line}\n")));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/rights.txt");
+    if std::env::var_os("MILLRACE_UPDATE").is_some() {
+        std::fs::write(path, &found).unwrap();
+    }
+    assert_eq!(found, std::fs::read_to_string(path).unwrap_or_default(), "rights differ from `{path}`");
+}
