@@ -42,6 +42,8 @@ pub struct AppState {
     pub install_id: InstallId,
     /// Where exports go when nobody says otherwise.
     pub default_export_path: String,
+    /// Whether this is one of a cluster's servers, which nobody stops through the API.
+    pub is_cluster: bool,
     /// Cancelled when the server stops; ends event streams.
     pub shutdown: CancellationToken,
 }

@@ -65,6 +65,8 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         trim_history(&config, &streams, &context).await?;
     }
     let newest = streams.last();
+    // Also of streams that the API server made: a number is never used twice.
+    status.last_run = status.last_run.max(newest.map_or(0, run_number));
     status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
     status.phase = newest.map(|stream| phase(stream).as_str().to_owned());
     let is_active = status.active_stream.is_some();

@@ -21,7 +21,7 @@ pub fn object_id<I: ObjectId>(meta: &ObjectMeta) -> Result<I> {
         let field = format!("metadata.labels[{ID_LABEL}]");
         return I::parse(label).ok_or_else(|| Error::invalid(field, format!("`{label}` is not an id of this kind")));
     }
-    let created = created_at(meta);
+    let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let digits: String = meta.uid.as_deref().unwrap_or_default().chars().filter(char::is_ascii_hexdigit).collect();
     let mut unique = [0; 16];
     for (byte, pair) in unique.iter_mut().zip(digits.as_bytes().chunks(2)) {
@@ -30,9 +30,10 @@ pub fn object_id<I: ObjectId>(meta: &ObjectMeta) -> Result<I> {
     Ok(I::derive(created, unique))
 }
 
-/// Unix seconds of an object's creation.
+/// Unix seconds of an object's creation: what the API server noted, else what the cluster did.
 pub fn created_at(meta: &ObjectMeta) -> i64 {
-    meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
+    let said = meta.annotations.as_ref().and_then(|all| all.get(crate::CREATED_ANNOTATION)?.parse().ok());
+    said.unwrap_or_else(|| meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()))
 }
 
 /// Kinds of ids that objects have.

@@ -38,6 +38,15 @@ pub const NAME_ANNOTATION: &str = "millrace.dev/name";
 /// Keeps the controller's hands off an object while it is `true`.
 pub const PAUSE_ANNOTATION: &str = "millrace.dev/pause-reconciliation";
 
+/// Unix seconds at which the API server was asked to make an object.
+pub const CREATED_ANNOTATION: &str = "millrace.dev/created";
+
+/// A stream's id in the run history.
+pub const RUN_ID_ANNOTATION: &str = "millrace.dev/run-id";
+
+/// Public name of the key that started a stream.
+pub const STARTED_BY_ANNOTATION: &str = "millrace.dev/started-by";
+
 /// When a stop was seen first.
 pub const STOPPED_AT_ANNOTATION: &str = "millrace.dev/stopped-at";
 

@@ -85,7 +85,11 @@ async fn services(State(state): State<AppState>) -> Json<Services> {
 }
 
 async fn defaults(State(state): State<AppState>) -> Json<Defaults> {
-    Json(Defaults { default_export_path: state.default_export_path.clone(), mode: "desktop", install_id: state.install_id.to_string() })
+    Json(Defaults {
+        default_export_path: state.default_export_path.clone(),
+        mode: if state.is_cluster { "server" } else { "desktop" },
+        install_id: state.install_id.to_string(),
+    })
 }
 
 async fn sql_logging(State(state): State<AppState>) -> ApiResult<Json<SqlLogging>> {
@@ -102,6 +106,9 @@ async fn change_sql_logging(State(state): State<AppState>, JsonBody(body): JsonB
 }
 
 async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    if state.is_cluster {
+        return Err(ApiError::new(Code::RouteNotFound, "there is no such path"));
+    }
     if !peer.ip().is_loopback() {
         return Err(ApiError::new(Code::ForbiddenOrigin, "only callers on the server's own machine may stop it"));
     }

@@ -1,11 +1,16 @@
 //! `millrace controller` and `millrace worker`: the roles of a cluster.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use millrace_cluster::keys::ClusterKeys;
+use millrace_cluster::server::ServerConfig;
 use millrace_controller::ControllerConfig;
 use millrace_core::Secret;
+use millrace_query::ChildQueryTier;
 use millrace_worker::pod::PodConfig;
 
 /// Where NATS is.
@@ -49,6 +54,52 @@ pub(crate) struct ControllerArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ApiserverArgs {
+    /// Address to listen on
+    #[arg(long, env = "MILLRACE_LISTEN", default_value = "0.0.0.0:8020", value_name = "HOST:PORT")]
+    listen: std::net::SocketAddr,
+    /// Namespace of the custom resources
+    #[arg(long, env = "MILLRACE_NAMESPACE", default_value = "default")]
+    namespace: String,
+    #[command(flatten)]
+    nats: NatsArgs,
+    /// Streams that may be unfinished at once
+    #[arg(long, env = "MILLRACE_MAX_ACTIVE_STREAMS", default_value_t = 4)]
+    max_active_streams: usize,
+}
+
+/// Keys of a cluster, in the API server's pod: `kubectl exec deploy/millrace-apiserver -- millrace cluster-keys create`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterKeysCommand {
+    /// Make an API key; it is printed once and stored only as a hash
+    Create {
+        /// Namespace of the keys
+        #[arg(long, env = "MILLRACE_NAMESPACE", default_value = "default")]
+        namespace: String,
+        /// What the key is for
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Installations that may use the key at once; any number by default
+        #[arg(long, value_name = "N")]
+        seats: Option<u32>,
+    },
+    /// Show all keys without their secrets
+    List {
+        /// Namespace of the keys
+        #[arg(long, env = "MILLRACE_NAMESPACE", default_value = "default")]
+        namespace: String,
+    },
+    /// Refuse a key from now on
+    Revoke {
+        /// Namespace of the keys
+        #[arg(long, env = "MILLRACE_NAMESPACE", default_value = "default")]
+        namespace: String,
+        /// The key's id, as `list` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
     /// The task
     #[arg(long, value_name = "FILE")]
@@ -61,6 +112,49 @@ pub(crate) struct WorkerArgs {
     /// Where the report is left for Kubernetes
     #[arg(long, default_value = "/dev/termination-log", value_name = "FILE")]
     termination_log: PathBuf,
+}
+
+/// Serves until a signal.
+pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
+    millrace_service::init_tracing();
+    let shutdown = millrace_service::shutdown_on_signal()?;
+    let config = ServerConfig {
+        listen: args.listen,
+        nats_token: args.nats.token()?,
+        nats_url: args.nats.url.ok_or_else(|| anyhow::anyhow!("--nats-url is missing"))?,
+        namespace: args.namespace,
+        max_active_streams: args.max_active_streams,
+        query: Arc::new(ChildQueryTier::from_current_program()?),
+    };
+    millrace_cluster::server::serve(config, shutdown).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Manages keys of a cluster.
+pub(crate) async fn keys(command: ClusterKeysCommand) -> anyhow::Result<ExitCode> {
+    let text = match command {
+        ClusterKeysCommand::Create { namespace, name, seats } => {
+            connect(&namespace).await?.create(&name, seats).await.map(|(_, key)| key.expose().to_owned())
+        }
+        ClusterKeysCommand::List { namespace } => connect(&namespace).await?.list().await.map(|keys| {
+            let line = |key: &millrace_cluster::keys::Entry| {
+                let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+                let seats = key.seats.map_or_else(|| "any".to_owned(), |seats| seats.to_string());
+                format!("{}\t{state}\t{}/{seats} seats\t{}", key.id, key.installs.len(), key.name)
+            };
+            keys.iter().map(line).collect::<Vec<_>>().join("\n")
+        }),
+        ClusterKeysCommand::Revoke { namespace, id } => connect(&namespace).await?.revoke(&id).await.map(|()| String::new()),
+    };
+    let text = text.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    if !text.is_empty() {
+        writeln!(std::io::stdout(), "{text}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect(namespace: &str) -> anyhow::Result<ClusterKeys> {
+    ClusterKeys::connect(namespace).await.map_err(|error| anyhow::anyhow!(error.chain()))
 }
 
 /// Reconciles until a signal.

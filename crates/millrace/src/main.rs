@@ -29,6 +29,11 @@ enum Command {
     Copy(copy::CopyArgs),
     /// Show what a copy would do with every column, and do nothing
     Plan(copy::CopyArgs),
+    /// Serve the REST API over the custom resources of a namespace (a cluster's part)
+    Apiserver(cluster::ApiserverArgs),
+    /// Manage API keys of a cluster
+    #[command(subcommand)]
+    ClusterKeys(cluster::ClusterKeysCommand),
     /// Reconcile the custom resources of a namespace (a cluster's part)
     Controller(cluster::ControllerArgs),
     /// Carry out one task, as the controller's Jobs do (a cluster's part)
@@ -68,6 +73,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => serve::keys(command).await,
         Command::Copy(args) => copy::copy(args).await,
         Command::Plan(args) => copy::plan(args).await,
+        Command::Apiserver(args) => cluster::apiserver(args).await,
+        Command::ClusterKeys(command) => cluster::keys(command).await,
         Command::Controller(args) => cluster::controller(args).await,
         Command::Worker(args) => cluster::worker(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),

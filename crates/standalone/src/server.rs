@@ -89,6 +89,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         entitlement,
         auth,
         sessions: Arc::default(),
+        is_cluster: false,
         shutdown,
     };
     on_ready(address);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::shell::{Step, repository};
 
 /// Each crate with the crates of ours that it may use. Tests and tools stand outside.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("millrace-core", &[]),
     ("millrace-service", &[]),
     ("millrace-crds", &["millrace-core"]),
@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("millrace-worker", &["millrace-core", "millrace-connectors", "millrace-bus", "millrace-service"]),
     ("millrace-apiserver", &["millrace-core", "millrace-connectors", "millrace-service"]),
     ("millrace-query", &["millrace-core", "millrace-connectors", "millrace-service"]),
+    ("millrace-cluster", &["millrace-core", "millrace-crds", "millrace-bus", "millrace-service", "millrace-worker", "millrace-apiserver"]),
     (
         "millrace-standalone",
         &[
@@ -38,6 +39,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "millrace-connectors",
             "millrace-crds",
             "millrace-bus",
+            "millrace-cluster",
             "millrace-controller",
             "millrace-service",
             "millrace-worker",

@@ -1,0 +1,17 @@
+//! The API server of a cluster, without state of its own: any number of them answer alike.
+//!
+//! ```text
+//!  REST ─▶ ClusterStore: Connection, StreamConfig, Stream resources; Secrets; a ConfigMap of settings
+//!       ─▶ ClusterOrchestrator: makes Stream resources and says what they should be doing; the controller does the rest
+//!       ─▶ NatsBus: live events; JetStream: run logs and counters
+//! ```
+#![warn(missing_docs)]
+
+mod error;
+pub mod keys;
+mod orchestrator;
+pub mod server;
+mod store;
+
+pub use orchestrator::ClusterOrchestrator;
+pub use store::ClusterStore;
