@@ -10,8 +10,10 @@
 mod cancel;
 mod check;
 mod child;
+mod remote;
 mod tier;
 mod wire;
 
 pub use child::query_one;
+pub use remote::{RemoteConfig, RemoteQueryTier, RemoteServer};
 pub use tier::{ChildQueryTier, QueryLimits};

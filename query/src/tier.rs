@@ -63,8 +63,8 @@ impl ChildQueryTier {
     }
 
     /// Children are this program itself.
-    pub fn from_current_program() -> std::io::Result<Self> {
-        Ok(Self::new(std::env::current_exe()?, QueryLimits::default()))
+    pub fn from_current_program(limits: QueryLimits) -> std::io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?, limits))
     }
 
     async fn run_query(&self, query: FederatedQuery, cancelled: CancellationToken) -> Result<QueryOutcome> {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use millrace_bus::LocalBus;
 use millrace_connectors::connector;
-use millrace_core::Secret;
 use millrace_core::config::TargetSpec;
 use millrace_core::connection::Engine;
 use millrace_core::connector::Scope;
+use millrace_core::federation::{FederatedQuery, QueryTier};
 use millrace_core::store::ConfigStore;
-use millrace_query::{ChildQueryTier, QueryLimits};
+use millrace_core::{Kind, Secret};
+use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
 use millrace_standalone::allow_all::AllowAll;
 use millrace_standalone::keys::{KeyTerms, LocalKeys};
 use millrace_standalone::orchestrator::LocalOrchestrator;
@@ -22,6 +23,8 @@ use millrace_tests::process::binary;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, shared};
 use millrace_tests::suites;
+use millrace_tests::tls::Certificates;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn the_sqlite_store() {
@@ -130,15 +133,60 @@ async fn the_local_orchestrator() {
 
 #[tokio::test]
 async fn the_child_process_query_tier() {
+    let tier = ChildQueryTier::new(binary().unwrap(), QueryLimits::default());
+    query_tier(Arc::new(tier)).await;
+}
+
+/// A query tier of one's own that listens with these certificates; answers its address.
+async fn remote_tier(certificates: &Certificates) -> String {
+    let config = RemoteConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        token: Secret::new("a-token"),
+        certificate_pem: certificates.server.certificate.clone().into_bytes(),
+        key_pem: certificates.server.key.clone().into_bytes(),
+    };
+    let tier = ChildQueryTier::new(binary().unwrap(), QueryLimits::default());
+    let server = RemoteServer::bind(config, Arc::new(tier)).await.unwrap();
+    let port = server.address().port();
+    tokio::spawn(server.serve(CancellationToken::new()));
+    format!("https://localhost:{port}")
+}
+
+#[tokio::test]
+async fn the_remote_query_tier() {
+    let certificates = Certificates::new("nobody").unwrap();
+    let url = remote_tier(&certificates).await;
+    query_tier(Arc::new(RemoteQueryTier::new(&url, Secret::new("a-token"), certificates.ca.as_bytes()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn the_remote_query_tier_is_neither_asked_nor_believed_without_proof() {
+    let certificates = Certificates::new("nobody").unwrap();
+    let url = remote_tier(&certificates).await;
+    let ask = async |token: &str, authority: &str| {
+        let tier = RemoteQueryTier::new(&url, Secret::new(token), authority.as_bytes()).unwrap();
+        let query = FederatedQuery { sql: "SELECT 1".to_owned(), sources: Vec::new() };
+        tier.run(query, CancellationToken::new()).await.map_err(|error| error.kind())
+    };
+    assert!(ask("a-token", &certificates.ca).await.is_ok());
+    assert_eq!(ask("a-tokem", &certificates.ca).await, Err(Kind::Internal));
+    assert_eq!(ask("a-token", &Certificates::new("nobody").unwrap().ca).await, Err(Kind::ServerExhausted));
+    // A peer that connects and says nothing keeps nobody waiting.
+    let address = url.strip_prefix("https://").unwrap();
+    let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(4), ask("a-token", &certificates.ca)).await;
+    assert!(asked.expect("a silent peer blocks").is_ok());
+}
+
+async fn query_tier(tier: Arc<dyn QueryTier>) {
     let server = &shared().await.postgres;
     let database = PgDatabase::create(server, "suite").await.unwrap();
     database.client.batch_execute("CREATE TABLE numbers AS SELECT n::bigint FROM generate_series(1, 5000) n").await.unwrap();
     let connection = suites::session::connection(connector(Engine::PostgreSql).unwrap(), server, Some(&database.name));
-    let tier = ChildQueryTier::new(binary().unwrap(), QueryLimits::default());
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND application_name LIKE 'millrace_%' AND state <> 'idle'",
         database.name
     );
     let running = async || database.client.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) as u64;
-    suites::query_tier::conformance(Arc::new(tier), connection, running).await;
+    suites::query_tier::conformance(tier, connection, running).await;
 }

@@ -1,7 +1,7 @@
 //! `millrace controller` and `millrace worker`: the roles of a cluster.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use millrace_cluster::keys::ClusterKeys;
 use millrace_cluster::server::ServerConfig;
 use millrace_controller::ControllerConfig;
 use millrace_core::Secret;
-use millrace_query::ChildQueryTier;
+use millrace_core::federation::QueryTier;
+use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
 use millrace_worker::pod::PodConfig;
 
 /// Where NATS is.
@@ -27,8 +28,7 @@ pub(crate) struct NatsArgs {
 impl NatsArgs {
     fn token(&self) -> anyhow::Result<Option<Secret>> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let text = std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("--nats-token-file `{}`: {error}", path.display()))?;
-        Ok(Some(Secret::new(text.trim())))
+        Ok(Some(Secret::new(read("--nats-token-file", path)?.trim())))
     }
 }
 
@@ -66,6 +66,72 @@ pub(crate) struct ApiserverArgs {
     /// Streams that may be unfinished at once
     #[arg(long, env = "MILLRACE_MAX_ACTIVE_STREAMS", default_value_t = 4)]
     max_active_streams: usize,
+    /// The query tier, `https://host:port`; without it, statements run in children of this process
+    #[arg(long, env = "MILLRACE_QUERY_URL", value_name = "URL", requires = "query_token_file", requires = "query_ca_file")]
+    query_url: Option<String>,
+    /// File with the token that the query tier asks for
+    #[arg(long, env = "MILLRACE_QUERY_TOKEN_FILE", value_name = "FILE")]
+    query_token_file: Option<PathBuf>,
+    /// File with the authority that signed the query tier's certificate (PEM)
+    #[arg(long, env = "MILLRACE_QUERY_CA_FILE", value_name = "FILE")]
+    query_ca_file: Option<PathBuf>,
+}
+
+impl ApiserverArgs {
+    fn query_tier(&self) -> anyhow::Result<Arc<dyn QueryTier>> {
+        let (Some(url), Some(token), Some(authority)) = (&self.query_url, &self.query_token_file, &self.query_ca_file) else {
+            return Ok(Arc::new(ChildQueryTier::from_current_program(QueryLimits::default())?));
+        };
+        let token = Secret::new(read("--query-token-file", token)?.trim());
+        let authority = read("--query-ca-file", authority)?;
+        let tier = RemoteQueryTier::new(url, token, authority.as_bytes()).map_err(|error| anyhow::anyhow!(error.chain()))?;
+        Ok(Arc::new(tier))
+    }
+}
+
+/// The query tier as a process of its own.
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// Address to listen on
+    #[arg(long, env = "MILLRACE_LISTEN", default_value = "0.0.0.0:8030", value_name = "HOST:PORT")]
+    listen: std::net::SocketAddr,
+    /// File with the token that callers must show
+    #[arg(long, env = "MILLRACE_QUERY_TOKEN_FILE", value_name = "FILE")]
+    token_file: PathBuf,
+    /// Certificate chain (PEM)
+    #[arg(long, env = "MILLRACE_TLS_CERT_FILE", value_name = "FILE")]
+    tls_cert_file: PathBuf,
+    /// The certificate's key (PEM)
+    #[arg(long, env = "MILLRACE_TLS_KEY_FILE", value_name = "FILE")]
+    tls_key_file: PathBuf,
+    /// Statements at once; others wait
+    #[arg(long, env = "MILLRACE_QUERY_CONCURRENT", default_value_t = QueryLimits::default().concurrent)]
+    concurrent: usize,
+    /// Memory of one statement's engine, MiB
+    #[arg(long, env = "MILLRACE_QUERY_MEMORY_MB", default_value_t = QueryLimits::default().memory_mb)]
+    memory_mb: u64,
+}
+
+fn read(argument: &str, path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{argument} `{}`: {error}", path.display()))
+}
+
+/// Answers statements until a signal.
+pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
+    millrace_service::init_tracing();
+    let shutdown = millrace_service::shutdown_on_signal()?;
+    let limits = QueryLimits { concurrent: args.concurrent, memory_mb: args.memory_mb, ..QueryLimits::default() };
+    let config = RemoteConfig {
+        listen: args.listen,
+        token: Secret::new(read("--token-file", &args.token_file)?.trim()),
+        certificate_pem: read("--tls-cert-file", &args.tls_cert_file)?.into_bytes(),
+        key_pem: read("--tls-key-file", &args.tls_key_file)?.into_bytes(),
+    };
+    let tier = Arc::new(ChildQueryTier::from_current_program(limits)?);
+    let server = RemoteServer::bind(config, tier).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    tracing::info!(address = %server.address(), "answering statements");
+    server.serve(shutdown).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Keys of a cluster, in the API server's pod: `kubectl exec deploy/millrace-apiserver -- millrace cluster-keys create`.
@@ -118,13 +184,14 @@ pub(crate) struct WorkerArgs {
 pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
     millrace_service::init_tracing();
     let shutdown = millrace_service::shutdown_on_signal()?;
+    let query = args.query_tier()?;
     let config = ServerConfig {
         listen: args.listen,
         nats_token: args.nats.token()?,
         nats_url: args.nats.url.ok_or_else(|| anyhow::anyhow!("--nats-url is missing"))?,
         namespace: args.namespace,
         max_active_streams: args.max_active_streams,
-        query: Arc::new(ChildQueryTier::from_current_program()?),
+        query,
     };
     millrace_cluster::server::serve(config, shutdown).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     Ok(ExitCode::SUCCESS)

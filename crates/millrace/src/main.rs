@@ -38,6 +38,8 @@ enum Command {
     Controller(cluster::ControllerArgs),
     /// Carry out one task, as the controller's Jobs do (a cluster's part)
     Worker(cluster::WorkerArgs),
+    /// Answer federated statements for API servers (a cluster's part)
+    Query(cluster::QueryArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Print the table of error codes
@@ -77,6 +79,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::ClusterKeys(command) => cluster::keys(command).await,
         Command::Controller(args) => cluster::controller(args).await,
         Command::Worker(args) => cluster::worker(args).await,
+        Command::Query(args) => cluster::query(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
         Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
         Command::Crds { kind } => crds(kind.as_deref()),

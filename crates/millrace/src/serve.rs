@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use millrace_apiserver::IdeAuth;
-use millrace_query::ChildQueryTier;
+use millrace_query::{ChildQueryTier, QueryLimits};
 use millrace_standalone::keys::{KeyEntry, KeyTerms, LocalKeys, Subscription};
 use millrace_standalone::server::{EntitlementChoice, ServeConfig, default_data_dir, serve as serve_api};
 use millrace_standalone::store::Store;
@@ -147,7 +147,7 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             (Provider::Remote, url) => EntitlementChoice::Remote(url.unwrap_or_default()),
             (Provider::AllowAll, _) => EntitlementChoice::AllowAll,
         },
-        query: Arc::new(ChildQueryTier::from_current_program()?),
+        query: Arc::new(ChildQueryTier::from_current_program(QueryLimits::default())?),
     };
     let on_ready = |address| {
         let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
