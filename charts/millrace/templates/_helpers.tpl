@@ -41,8 +41,53 @@ nats://{{ include "millrace.name" . }}-nats:4222
 - name: MILLRACE_NATS_TOKEN_FILE
   value: /etc/millrace/nats/token
 {{- end }}
+{{ include "millrace.commonEnv" . }}
+{{- end -}}
+
+{{- define "millrace.commonEnv" -}}
 - name: MILLRACE_LOG
   value: {{ .Values.logFilter | quote }}
+{{- end -}}
+
+{{- define "millrace.querySecret" -}}
+{{ default (printf "%s-query" (include "millrace.name" .)) .Values.query.existingSecret }}
+{{- end -}}
+
+{{- /* A component's HorizontalPodAutoscaler and PodDisruptionBudget. */ -}}
+{{- define "millrace.scaling" -}}
+{{- $name := printf "%s-%s" (include "millrace.name" .root) .component }}
+{{- if and .values.autoscaling .values.autoscaling.enabled }}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ $name }}
+  labels: {{ include "millrace.labels" .root | nindent 4 }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ $name }}}
+  minReplicas: {{ .values.autoscaling.minReplicas }}
+  maxReplicas: {{ .values.autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {type: Utilization, averageUtilization: {{ .values.autoscaling.targetCPUUtilizationPercentage }}}
+{{- end }}
+{{- $most := .values.replicas }}
+{{- if and .values.autoscaling .values.autoscaling.enabled }}{{ $most = .values.autoscaling.maxReplicas }}{{ end }}
+{{- if and .values.podDisruptionBudget.enabled (gt (int $most) 1) }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $name }}
+  labels: {{ include "millrace.labels" .root | nindent 4 }}
+spec:
+  minAvailable: 1
+  selector:
+    matchLabels: {{ include "millrace.selector" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+{{- end }}
 {{- end -}}
 
 {{- define "millrace.natsMount" -}}

@@ -8,6 +8,7 @@ use millrace_apiserver::{AppState, IdeAuth};
 use millrace_bus::{Nats, NatsBus, NatsConfig};
 use millrace_core::federation::QueryTier;
 use millrace_core::{Error, Kind, Result, Secret};
+use millrace_service::Ready;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub max_active_streams: usize,
     /// Runs federated statements.
     pub query: Arc<dyn QueryTier>,
+    /// Set once requests are answered.
+    pub ready: Ready,
 }
 
 /// Serves until the token is cancelled. Browsing needs a key, as whatever is reached from elsewhere does.
@@ -58,6 +61,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         is_cluster: true,
         shutdown,
     };
+    config.ready.set();
     tracing::info!(address = %config.listen, "serving");
     millrace_apiserver::serve(listener, state).await.map_err(|error| Error::internal("the server stopped").because(error))
 }

@@ -32,6 +32,14 @@ impl NatsArgs {
     }
 }
 
+/// Where probes are answered.
+#[derive(Debug, Args)]
+pub(crate) struct OpsArgs {
+    /// Where liveness and readiness are answered
+    #[arg(long = "ops-listen", env = "MILLRACE_OPS_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
+    listen: std::net::SocketAddr,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ControllerArgs {
     /// Namespace to watch
@@ -45,9 +53,8 @@ pub(crate) struct ControllerArgs {
     /// Pod template (YAML) from which workers are made
     #[arg(long, env = "MILLRACE_WORKER_TEMPLATE", value_name = "FILE")]
     worker_template: PathBuf,
-    /// Where liveness and readiness are answered
-    #[arg(long, env = "MILLRACE_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
-    health_listen: std::net::SocketAddr,
+    #[command(flatten)]
+    ops: OpsArgs,
     /// Streams that may be unfinished at once
     #[arg(long, env = "MILLRACE_MAX_ACTIVE_STREAMS", default_value_t = 4)]
     max_active_streams: usize,
@@ -75,6 +82,8 @@ pub(crate) struct ApiserverArgs {
     /// File with the authority that signed the query tier's certificate (PEM)
     #[arg(long, env = "MILLRACE_QUERY_CA_FILE", value_name = "FILE")]
     query_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 impl ApiserverArgs {
@@ -110,6 +119,8 @@ pub(crate) struct QueryArgs {
     /// Memory of one statement's engine, MiB
     #[arg(long, env = "MILLRACE_QUERY_MEMORY_MB", default_value_t = QueryLimits::default().memory_mb)]
     memory_mb: u64,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 fn read(argument: &str, path: &Path) -> anyhow::Result<String> {
@@ -129,6 +140,7 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     };
     let tier = Arc::new(ChildQueryTier::from_current_program(limits)?);
     let server = RemoteServer::bind(config, tier).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    millrace_service::serve_ops(args.ops.listen, || true, shutdown.clone()).await?;
     tracing::info!(address = %server.address(), "answering statements");
     server.serve(shutdown).await?;
     Ok(ExitCode::SUCCESS)
@@ -185,6 +197,8 @@ pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
     millrace_service::init_tracing();
     let shutdown = millrace_service::shutdown_on_signal()?;
     let query = args.query_tier()?;
+    let (ready, is_ready) = millrace_service::readiness();
+    millrace_service::serve_ops(args.ops.listen, is_ready, shutdown.clone()).await?;
     let config = ServerConfig {
         listen: args.listen,
         nats_token: args.nats.token()?,
@@ -192,6 +206,7 @@ pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
         namespace: args.namespace,
         max_active_streams: args.max_active_streams,
         query,
+        ready,
     };
     millrace_cluster::server::serve(config, shutdown).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     Ok(ExitCode::SUCCESS)
@@ -228,7 +243,7 @@ async fn connect(namespace: &str) -> anyhow::Result<ClusterKeys> {
 pub(crate) async fn controller(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     millrace_service::init_tracing();
     let shutdown = millrace_service::shutdown_on_signal()?;
-    millrace_service::serve_health(args.health_listen, || true, shutdown.clone()).await?;
+    millrace_service::serve_ops(args.ops.listen, || true, shutdown.clone()).await?;
     let config = ControllerConfig {
         nats_token: args.nats.token()?,
         nats_url: args.nats.url.ok_or_else(|| anyhow::anyhow!("--nats-url is missing"))?,

@@ -1,8 +1,8 @@
-//! What every role shares: tracing, health and shutdown.
+//! What every role shares: tracing, probes and shutdown.
 
-mod health;
+mod ops;
 
-pub use health::serve_health;
+pub use ops::{Ready, readiness, serve_ops};
 
 use std::io::IsTerminal as _;
 

@@ -1,7 +1,8 @@
-//! Liveness and readiness over HTTP, for Kubernetes' probes.
+//! What operations ask a process: liveness and readiness over HTTP, for Kubernetes' probes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -9,11 +10,29 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// A mark that a role sets once it can serve, and the question whether it is set.
+pub fn readiness() -> (Ready, impl Fn() -> bool + Send + Sync + 'static) {
+    let mark = Arc::new(AtomicBool::new(false));
+    let asked = mark.clone();
+    (Ready(mark), move || asked.load(Ordering::Relaxed))
+}
+
+/// Set once a role can serve.
+#[derive(Debug, Clone)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// From now on `/readyz` answers well.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Answers `/livez` always and `/readyz` while `is_ready`, until the token is cancelled.
 ///
 /// # Errors
 /// An address that is not free.
-pub async fn serve_health(
+pub async fn serve_ops(
     address: SocketAddr,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
     shutdown: CancellationToken,
@@ -28,7 +47,7 @@ pub async fn serve_health(
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "health is not answered any more");
+            tracing::error!(%error, "probes are not answered any more");
         }
     });
     Ok(())
