@@ -6,6 +6,7 @@ mod conformance;
 mod convert;
 mod crds;
 mod faults;
+mod fleet;
 mod kit;
 mod property;
 mod refusals;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use millrace_core::id::NodeId;
@@ -18,6 +18,8 @@ pub struct Progress {
     started_at: i64,
     inner: Mutex<Inner>,
     interval: [AtomicU64; 2],
+    /// Whether this process speaks for the run: of a fleet, only the leader does.
+    is_heard: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,32 @@ impl Progress {
                 frozen_ms: None,
             }),
             interval: [AtomicU64::new(0), AtomicU64::new(0)],
+            is_heard: AtomicBool::new(true),
         }
+    }
+
+    /// Whether this process speaks for the run.
+    pub fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed)
+    }
+
+    /// From now on it does, or does not.
+    pub(crate) fn set_heard(&self, is_heard: bool) {
+        self.is_heard.store(is_heard, Ordering::Relaxed);
+    }
+
+    /// A table's counters as the ledger has them, whoever has moved its rows.
+    pub(crate) fn set_totals(&self, index: usize, rows: u64, bytes: u64) {
+        if let Some(table) = self.lock().tables.get_mut(index) {
+            (table.stats.rows_read, table.stats.rows_written, table.stats.bytes) = (rows, rows, bytes);
+        }
+    }
+
+    /// How often the source's moment was lost, and whether all rows are of one, as the ledger has it.
+    pub(crate) fn set_cuts(&self, lost: u32, is_consistent: bool) {
+        let mut inner = self.lock();
+        inner.cuts_lost = lost;
+        inner.is_consistent = is_consistent;
     }
 
     /// The reader's name.

@@ -40,9 +40,9 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
     };
     let spec = stream.spec.config.to_core(id)?;
     validate::check(&spec)?;
-    let workers = 1;
+    let workers = spec.workers();
     let config = stream.spec.config_ref.id.parse().map_err(|error| Error::invalid("configRef.id", "it is not an id").because(error))?;
-    let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, spec: Box::new(spec) };
+    let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, workers, spec: Box::new(spec) };
     let labels = BTreeMap::from([
         (STREAM_LABEL.to_owned(), stream.name_any()),
         (ATTEMPT_LABEL.to_owned(), attempt.to_string()),
@@ -56,7 +56,7 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
         owner_references: stream.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    task_and_job(metadata, kind, connections, workers, context)
+    task_and_job(metadata, kind, connections, workers as i32, context)
 }
 
 /// A task's ConfigMap and Job under the given name, with the connections' Secrets mounted.

@@ -113,7 +113,8 @@ pub(super) fn may_try(status: &StreamStatus) -> bool {
 
 fn count(status: &mut StreamStatus, live: &[StatsReport], reports: &[TaskReport], is_transition: bool) {
     let sum = |of: &dyn Fn(&StatsReport) -> u64| live.iter().map(of).sum::<u64>();
-    let said = |of: &dyn Fn(&TaskReport) -> u64| reports.iter().map(of).sum::<u64>();
+    // Of a fleet, whoever led says what the ledger had then.
+    let said = |of: &dyn Fn(&TaskReport) -> u64| reports.iter().map(of).max().unwrap_or(0);
     let old = status.counters.unwrap_or_default();
     let mut counters = Counters {
         rows_read: sum(&|report| report.source.rows).max(said(&|report| report.rows_read)).max(old.rows_read),

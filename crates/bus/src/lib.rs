@@ -4,6 +4,8 @@
 mod local;
 mod nats;
 pub mod subjects;
+mod work;
 
 pub use local::LocalBus;
 pub use nats::{Command, Nats, NatsBus, NatsConfig};
+pub use work::NatsWork;

@@ -3,6 +3,7 @@
 //! ```text
 //!  worker ── events.<stream> ──▶ JetStream (limits by count, age, size) ──▶ run logs
 //!         ── stats.<stream>.<worker> ──▶ JetStream (newest only) ──▶ live counters
+//!  leader ── work.<stream>.<cut>.<part> ──▶ JetStream work queue ──▶ one worker of the fleet, acknowledged after its commit
 //!  controller ── commands.<stream> ──▶ worker (level-triggered: said again and again)
 //! ```
 //!
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use millrace_core::bus::{Bus, Delivery, Event, Level};
@@ -33,6 +34,9 @@ const EVENTS_PER_RUN: i64 = 10_000;
 const EVENTS_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 const EVENTS_BYTES: i64 = 512 << 20;
 const STATS_BYTES: i64 = 64 << 20;
+/// Splits that wait: those of a run that is gone age out.
+const WORK_AGE: Duration = Duration::from_secs(24 * 3600);
+const WORK_BYTES: i64 = 64 << 20;
 /// How long an answer of JetStream may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,9 +65,9 @@ pub enum Command {
 /// A connection that mends itself; cheap to clone.
 #[derive(Clone)]
 pub struct Nats {
-    client: async_nats::Client,
-    context: jetstream::Context,
-    subjects: Subjects,
+    pub(crate) client: async_nats::Client,
+    pub(crate) context: jetstream::Context,
+    pub(crate) subjects: Subjects,
 }
 
 impl Nats {
@@ -98,7 +102,7 @@ impl Nats {
         }
     }
 
-    async fn try_define(&self) -> Result<()> {
+    pub(crate) async fn try_define(&self) -> Result<()> {
         let events = Config {
             name: self.subjects.retained("events"),
             subjects: vec![self.subjects.all("events")],
@@ -119,7 +123,18 @@ impl Nats {
             allow_direct: true,
             ..Config::default()
         };
-        for config in [events, stats] {
+        // What is lost with the server's memory is offered again from the ledger.
+        let work = Config {
+            name: self.subjects.retained("work"),
+            subjects: vec![self.subjects.all("work")],
+            retention: RetentionPolicy::WorkQueue,
+            max_age: WORK_AGE,
+            max_bytes: WORK_BYTES,
+            discard: DiscardPolicy::New,
+            storage: StorageType::Memory,
+            ..Config::default()
+        };
+        for config in [events, stats, work] {
             self.context.create_or_update_stream(config).await.map_err(unavailable)?;
         }
         Ok(())
@@ -232,7 +247,7 @@ impl Nats {
     }
 }
 
-fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(Kind::Unreachable, "NATS does not answer").because(error)
 }
 

@@ -32,7 +32,17 @@ impl Subjects {
         format!("millrace.{}.commands.{stream}", self.0)
     }
 
-    /// All subjects of a kind: `events` or `stats`.
+    /// Splits of one moment and source connection of a run.
+    pub(crate) fn work(&self, stream: &StreamId, cut: i64, part: usize) -> String {
+        format!("millrace.{}.work.{stream}.{cut}.{part}", self.0)
+    }
+
+    /// All splits of a run.
+    pub(crate) fn all_work(&self, stream: &StreamId) -> String {
+        format!("millrace.{}.work.{stream}.>", self.0)
+    }
+
+    /// All subjects of a kind: `events`, `stats` or `work`.
     pub(crate) fn all(&self, kind: &str) -> String {
         format!("millrace.{}.{kind}.>", self.0)
     }

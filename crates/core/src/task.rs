@@ -9,7 +9,7 @@ use crate::id::{ConfigId, ConnectionId, StreamId};
 use crate::stream::StreamState;
 
 /// The version that this code writes.
-pub const TASK_VERSION: u32 = 1;
+pub const TASK_VERSION: u32 = 2;
 
 /// The most bytes of a report: what Kubernetes keeps of a container's termination message (4096), less room for JSON's escapes.
 const REPORT_BYTES: usize = 3000;
@@ -43,11 +43,19 @@ pub enum TaskKind {
         config: ConfigId,
         /// Which try of this start it is, from 1.
         attempt: u32,
+        /// How many workers carry it out together.
+        #[serde(default = "one")]
+        workers: u32,
         /// What is moved.
         spec: Box<StreamSpec>,
     },
     /// Log in and say what answers.
     Probe,
+}
+
+/// Tasks of version 1 have one worker.
+fn one() -> u32 {
+    1
 }
 
 /// A file that holds one secret of a connection.

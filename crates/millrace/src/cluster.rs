@@ -190,6 +190,8 @@ pub(crate) struct WorkerArgs {
     /// Where the report is left for Kubernetes
     #[arg(long, default_value = "/dev/termination-log", value_name = "FILE")]
     termination_log: PathBuf,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 /// Serves until a signal.
@@ -262,6 +264,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let shutdown = millrace_service::shutdown_on_signal()?;
     let token = args.nats.token()?;
     let nats = args.nats.url.map(|url| (url, token));
+    millrace_service::serve_ops(args.ops.listen, || true, shutdown.clone()).await?;
     let config = PodConfig { task: args.task, index: args.index, nats, termination_log: args.termination_log };
     Ok(ExitCode::from(millrace_worker::pod::run(config, shutdown).await.code()))
 }

@@ -190,19 +190,22 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
     build(false)?;
-    with_kubernetes(Step::cargo(&["test", "--workspace"]).features(deps::features())).run()
+    with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?.run()
 }
 
-/// Tells tests where the Kubernetes programs are.
-fn with_kubernetes(step: Step) -> Step {
-    const VARIABLE: &str = "MILLRACE_KUBE_PROGRAM";
-    if std::env::var_os(VARIABLE).is_some() {
-        return step;
+/// Tells tests where the programs of NATS and Kubernetes are.
+fn with_servers(mut step: Step) -> anyhow::Result<Step> {
+    const NATS: &str = "MILLRACE_NATS_PROGRAM";
+    const KUBERNETES: &str = "MILLRACE_KUBE_PROGRAM";
+    if std::env::var_os(NATS).is_none() {
+        step = step.env(NATS, &deps::nats()?.to_string_lossy());
     }
-    match deps::kubernetes() {
-        Some(program) => step.env(VARIABLE, &program.to_string_lossy()),
-        None => step,
+    if std::env::var_os(KUBERNETES).is_none()
+        && let Some(program) = deps::kubernetes()
+    {
+        step = step.env(KUBERNETES, &program.to_string_lossy());
     }
+    Ok(step)
 }
 
 fn it(filter: Option<String>) -> anyhow::Result<()> {
@@ -217,7 +220,7 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
-    with_kubernetes(step).run()
+    with_servers(step)?.run()
 }
 
 /// The tests on a real cluster: the one that `KUBECONFIG` names, or one of our own, which is ended afterwards.

@@ -5,6 +5,7 @@
 
 pub mod kubernetes;
 mod mariadb;
+mod nats;
 mod postgres;
 
 use std::net::TcpListener;
@@ -17,6 +18,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::OnceCell;
 
 pub use mariadb::{start as start_mariadb, start_in as start_mariadb_in};
+pub use nats::start as start_nats;
 pub use postgres::{start as start_postgres, start_in as start_postgres_in};
 
 /// The user of every test connection.

@@ -2,6 +2,7 @@
 
 mod copy;
 mod finish;
+pub(crate) mod fleet;
 mod lanes;
 mod patience;
 mod prepare;

@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod expression;
 mod fidelity;
+mod fleet;
 mod inspect;
 mod ledger;
 mod misfit;
