@@ -151,7 +151,12 @@ async fn an_uninstall_ends_a_running_stream_leaves_only_what_people_made_and_let
     assert!(!config["metadata"]["annotations"].to_string().contains("millrace.dev/"), "{config:#}");
     assert_only_left(
         &kube,
-        &["stream.millrace.dev/", "streamconfig.millrace.dev/", "connection.millrace.dev/", &format!("secret/millrace-conn-{}", scene.name)],
+        &[
+            "stream.millrace.dev/",
+            "streamconfig.millrace.dev/",
+            "connection.millrace.dev/",
+            &format!("secret/millrace-conn-{}", scene.name),
+        ],
     )
     .await;
     for name in ["from", "to"] {
@@ -221,7 +226,10 @@ async fn jobs_of_the_controller_are_kept_to_the_secrets_and_the_account_of_worke
     let env = |from: Value| json!([{"name": "worker", "image": "example.org/nothing", "env": [{"name": "A", "valueFrom": from}]}]);
     let refused = [
         (json!({"volumes": [{"name": "a", "secret": {"secretName": "millrace-keys"}}]}), "mount only Secrets named"),
-        (json!({"volumes": [{"name": "a", "projected": {"sources": [{"secret": {"name": "millrace-keys"}}]}}]}), "mount only Secrets named"),
+        (
+            json!({"volumes": [{"name": "a", "projected": {"sources": [{"secret": {"name": "millrace-keys"}}]}}]}),
+            "mount only Secrets named",
+        ),
         (json!({"volumes": [{"name": "a", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}), "get no token"),
         (json!({"containers": env(json!({"secretKeyRef": {"name": "millrace-query", "key": "token"}}))}), "read only Secrets named"),
         (

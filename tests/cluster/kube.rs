@@ -30,16 +30,8 @@ pub(crate) async fn kube() -> &'static Kube {
         .get_or_init(|| async {
             let kube = Kube { namespace: unique("mr").replace('_', "-") };
             run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-            kube.helm(&[
-                "install",
-                "millrace",
-                CHART,
-                "--set",
-                "controller.replicas=2,maxActiveStreams=20",
-                "--wait",
-                "--timeout=90s",
-            ])
-            .await;
+            kube.helm(&["install", "millrace", CHART, "--set", "controller.replicas=2,maxActiveStreams=20", "--wait", "--timeout=90s"])
+                .await;
             kube
         })
         .await
