@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 pub(crate) const LONG: Duration = Duration::from_secs(180);
 
 /// Where the chart stands.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
 
 /// A namespace with a release in it.
 pub(crate) struct Kube {
@@ -30,16 +30,8 @@ pub(crate) async fn kube() -> &'static Kube {
         .get_or_init(|| async {
             let kube = Kube { namespace: unique("mr").replace('_', "-") };
             run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-            kube.helm(&[
-                "install",
-                "millrace",
-                CHART,
-                "--set",
-                "controller.replicas=2,controller.maxActiveStreams=20",
-                "--wait",
-                "--timeout=90s",
-            ])
-            .await;
+            kube.helm(&["install", "millrace", CHART, "--set", "controller.replicas=2,maxActiveStreams=20", "--wait", "--timeout=90s"])
+                .await;
             kube
         })
         .await
@@ -49,13 +41,13 @@ pub(crate) async fn kube() -> &'static Kube {
 ///
 /// # Panics
 /// If it fails.
-async fn run(program: &str, args: &[&str], input: Option<&str>) -> String {
+pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> String {
     let (is_ok, out) = try_run(program, args, input).await;
     assert!(is_ok, "{program} {}: {out}", args.join(" "));
     out
 }
 
-async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
+pub(crate) async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
     let mut child = Command::new(program)
         .args(args)
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -138,6 +130,11 @@ fn host() -> String {
 impl Scene {
     /// A source with these statements, its connections and their Secrets.
     pub(crate) async fn new(name: &str, statements: &[String]) -> Self {
+        Self::new_in(kube().await, name, statements).await
+    }
+
+    /// As [`Scene::new`], in another installation.
+    pub(crate) async fn new_in(kube: &Kube, name: &str, statements: &[String]) -> Self {
         let servers = shared().await;
         let source = MySqlDatabase::create(&servers.mysql, name).await.unwrap();
         source.execute(statements).await.unwrap();
@@ -150,7 +147,7 @@ impl Scene {
             scene.connection("from", "mysql", &servers.mysql, scene.proxy.port),
             scene.connection("to", "postgresql", &servers.postgres, scene.to.port),
         ];
-        kube().await.apply(&objects).await;
+        kube.apply(&objects).await;
         scene
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // it talks to people
 
 mod arrows;
+mod chart_docs;
 mod cluster;
 mod deps;
 mod shell;
@@ -251,10 +252,13 @@ fn it_cluster(filter: Option<&str>) -> anyhow::Result<()> {
 fn generate(is_check: bool) -> anyhow::Result<()> {
     deps::ensure(false)?;
     let mut stale = Vec::new();
+    let mut wanted = vec![chart_docs::readme(&repository())?];
     for (path, command) in GENERATED {
         let text =
             Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--"]).args(command).output()?;
-        let path = repository().join(path);
+        wanted.push((repository().join(path), text));
+    }
+    for (path, text) in wanted {
         if std::fs::read_to_string(&path).unwrap_or_default() == text {
             continue;
         }

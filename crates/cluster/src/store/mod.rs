@@ -4,6 +4,8 @@ mod configs;
 mod connections;
 mod streams;
 
+pub(crate) use streams::phase;
+
 use std::collections::BTreeMap;
 
 use futures::FutureExt as _;
@@ -27,7 +29,8 @@ use crate::error::failed;
 
 /// The name under which the API server writes.
 pub(crate) const FIELD_MANAGER: &str = "millrace-apiserver";
-const SETTINGS: &str = "millrace-settings";
+/// The ConfigMap of settings.
+pub(crate) const SETTINGS: &str = "millrace-settings";
 const INSTALL_ID: &str = "install-id";
 
 /// The store of one namespace.

@@ -18,7 +18,7 @@ use super::{ClusterStore, FIELD_MANAGER, metadata};
 use crate::error::{failed, is_conflict};
 
 /// Where a run stands; one that nobody has looked at is ready.
-pub(super) fn phase(object: &Object) -> StreamState {
+pub(crate) fn phase(object: &Object) -> StreamState {
     object.status.as_ref().and_then(|status| status.phase).unwrap_or(StreamState::Ready)
 }
 
