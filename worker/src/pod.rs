@@ -21,6 +21,7 @@ use millrace_core::{Error, Kind, Result, Secret};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cleanup;
 use crate::control::{Control, Desired};
 use crate::convert::{ConvertTask, Outcome, run as run_convert};
 use crate::progress::Progress;
@@ -66,6 +67,10 @@ async fn carry_out(config: &PodConfig, shutdown: CancellationToken) -> Result<(T
     let connections = with_secrets(&task).await?;
     match task.kind {
         TaskKind::Probe => probe(connections).await,
+        TaskKind::Cleanup { config, scope, abandoned } => {
+            let summary = cleanup::run(&connections, &scope, &config, &abandoned).await?;
+            Ok((TaskReport { state: StreamState::Finished, summary: Some(summary), ..empty() }, Exit::Done))
+        }
         TaskKind::Convert { stream, config: id, spec, .. } => {
             let find = |id: &_| connections.iter().find(|connection: &&Connection| connection.id == *id).cloned();
             let missing = || Error::invalid("connections", "the task names a connection that it does not hold");
@@ -242,6 +247,7 @@ fn empty() -> TaskReport {
         cuts_lost: 0,
         is_consistent: true,
         server_version: None,
+        summary: None,
     }
 }
 
