@@ -3,4 +3,7 @@
 
 mod kube;
 mod life;
+mod lifecycle;
+mod objects;
 mod runs;
+mod trouble;
