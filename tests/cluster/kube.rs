@@ -17,6 +17,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(180);
 /// Where the chart stands.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
 
+/// Marks namespaces of tests.
+const TEST_LABEL: &str = "millrace.dev/test=true";
+
 /// A namespace with a release in it.
 pub(crate) struct Kube {
     pub(crate) namespace: String,
@@ -60,8 +63,14 @@ impl Kube {
     pub(crate) async fn install(values: &str) -> Self {
         let kube = Self { namespace: unique("mr").replace('_', "-") };
         run("kubectl", &["create", "namespace", &kube.namespace], None).await;
+        run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
         kube.helm(&["install", "millrace", CHART, "--set", values, "--wait", "--timeout=150s"]).await;
         kube
+    }
+
+    /// Removes what earlier tests have installed.
+    pub(crate) async fn clear() {
+        run("kubectl", &["delete", "namespace", "-l", TEST_LABEL, "--timeout=180s"], None).await;
     }
 
     /// `helm` in the namespace.

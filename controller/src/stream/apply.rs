@@ -69,7 +69,10 @@ pub(crate) async fn create(built: &Built, context: &Context) -> Result<(), Failu
         .await
     {
         Ok(job) => own_task(built, &job, context).await,
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => match context.api::<Job>().get_opt(&name).await? {
+            Some(job) => own_task(built, &job, context).await,
+            None => Ok(()),
+        },
         Err(error) => Err(error.into()),
     }
 }

@@ -79,7 +79,7 @@ fn failed(is_stopping: bool, reports: &[TaskReport], status: &mut StreamStatus, 
         return StreamState::Stopped;
     }
     let written = reports.iter().map(|report| report.rows_written).max().unwrap_or(0);
-    let has_moved = written > 0 || status.counters.unwrap_or_default().rows_written > 0;
+    let has_moved = reports.iter().any(|report| report.rows_read > 0) || status.counters.unwrap_or_default().rows_read > 0;
     let fatal = reports.iter().find(|report| report.state == StreamState::Failed && is_final(report, has_moved));
     if let Some(report) = fatal {
         status.message.clone_from(&report.error);
