@@ -9,12 +9,13 @@ use millrace_tests::digest::assert_equal;
 use millrace_tests::servers::shared;
 use serde_json::json;
 
-use kube::{Kube, Scene, condition};
+use kube::{Kube, Scene, TEST_LABEL, condition};
 
 #[tokio::test]
 async fn a_run_goes_on_after_its_node_was_drained() {
     // Budgets of others would keep their pods, whose successors have nowhere to go.
-    Kube::clear().await;
+    let others = Kube { namespace: "default".to_owned() };
+    others.kubectl(&["delete", "namespace", "-l", TEST_LABEL, "--timeout=180s"]).await;
     let kube = Kube::install("controller.replicas=1,apiserver.enabled=false,query.enabled=false,rbac.aggregate=false").await;
     let scene = Scene::within(&kube, "drained", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;

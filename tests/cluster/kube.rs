@@ -18,7 +18,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(180);
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
 
 /// Marks namespaces of tests.
-const TEST_LABEL: &str = "millrace.dev/test=true";
+pub(crate) const TEST_LABEL: &str = "millrace.dev/test=true";
 
 /// A namespace with a release in it.
 pub(crate) struct Kube {
@@ -66,11 +66,6 @@ impl Kube {
         run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
         kube.helm(&["install", "millrace", CHART, "--set", values, "--wait", "--timeout=150s"]).await;
         kube
-    }
-
-    /// Removes what earlier tests have installed.
-    pub(crate) async fn clear() {
-        run("kubectl", &["delete", "namespace", "-l", TEST_LABEL, "--timeout=180s"], None).await;
     }
 
     /// `helm` in the namespace.
