@@ -113,7 +113,7 @@ async fn the_postgres_sink() {
 async fn postgres_forgets_a_deleted_definition_and_keeps_what_is_the_users() {
     let servers = shared().await;
     let database = PgDatabase::create(&servers.postgres, "forgetting").await.unwrap();
-    let connection = connection(&servers.postgres, Engine::PostgreSql, None);
+    let connection = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
     let scope = Scope { database: Some(database.name.clone()), schema: None };
     let sql = async |text: &str| {
         let Some(rest) = text.strip_prefix("SELECT") else {
