@@ -4,4 +4,7 @@
 mod chart;
 mod kube;
 mod life;
+mod lifecycle;
+mod objects;
 mod runs;
+mod trouble;

@@ -110,6 +110,22 @@ async fn the_postgres_sink() {
 }
 
 #[tokio::test]
+async fn postgres_forgets_a_deleted_definition_and_keeps_what_is_the_users() {
+    let servers = shared().await;
+    let database = PgDatabase::create(&servers.postgres, "forgetting").await.unwrap();
+    let connection = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
+    let scope = Scope { database: Some(database.name.clone()), schema: None };
+    let sql = async |text: &str| {
+        let Some(rest) = text.strip_prefix("SELECT") else {
+            database.client.batch_execute(text).await.unwrap();
+            return None;
+        };
+        database.client.query_one(&format!("SELECT{rest}"), &[]).await.ok().map(|row| row.get::<_, i64>(0))
+    };
+    suites::sink::forgetting(connector(Engine::PostgreSql).unwrap(), &connection, &scope, sql).await;
+}
+
+#[tokio::test]
 async fn the_local_orchestrator() {
     let servers = shared().await;
     let database = MySqlDatabase::create(&servers.mysql, "suite").await.unwrap();

@@ -22,6 +22,7 @@ use millrace_core::{Error, Kind, Result, Secret};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cleanup;
 use crate::control::{Control, Desired};
 use crate::convert::{ConvertTask, Outcome, Post, run as run_convert, run_in_fleet};
 use crate::progress::Progress;
@@ -69,6 +70,10 @@ async fn carry_out(config: &PodConfig, shutdown: CancellationToken) -> Result<(T
     let connections = with_secrets(&task).await?;
     match task.kind {
         TaskKind::Probe => probe(connections).await,
+        TaskKind::Cleanup { config, scope, abandoned } => {
+            let summary = cleanup::run(&connections, &scope, &config, &abandoned).await?;
+            Ok((TaskReport { state: StreamState::Finished, summary: Some(summary), ..empty() }, Exit::Done))
+        }
         TaskKind::Convert { stream, config: id, spec, attempt, workers } => {
             let find = |id: &_| connections.iter().find(|connection: &&Connection| connection.id == *id).cloned();
             let missing = || Error::invalid("connections", "the task names a connection that it does not hold");
@@ -257,6 +262,7 @@ fn empty() -> TaskReport {
         cuts_lost: 0,
         is_consistent: true,
         server_version: None,
+        summary: None,
     }
 }
 

@@ -21,7 +21,7 @@ const SECRETS_DIR: &str = "/etc/millrace/secrets";
 /// How often Kubernetes itself restarts a worker within an attempt; then the attempt is over.
 const RESTARTS: i32 = 3;
 /// Marks a stream's Jobs and pods.
-pub(super) const STREAM_LABEL: &str = "millrace.dev/stream";
+pub(crate) const STREAM_LABEL: &str = "millrace.dev/stream";
 /// Marks an attempt's Jobs and pods.
 pub(super) const ATTEMPT_LABEL: &str = "millrace.dev/attempt";
 

@@ -18,21 +18,21 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{Event, finalizer};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use millrace_bus::Command;
 use millrace_core::stream::StreamState;
-use millrace_crds::{DesiredState, Stream};
+use millrace_crds::{DesiredState, Stream, WORKERS_FINALIZER};
 
 use crate::context::{Context, Failure, RESYNC, is_paused};
 
 pub(crate) use apply::create as apply_built;
-pub(crate) use build::task_and_job;
+pub(crate) use build::{STREAM_LABEL, task_and_job};
 
-/// Keeps a stream's object until its workers are gone.
-const FINALIZER: &str = "millrace.dev/workers";
 /// A running stream is looked at so often: commands are said again, counters are taken.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A worker that was asked to stop may take so long before its pod is deleted.
@@ -42,8 +42,11 @@ pub(crate) const STOP_PATIENCE: i64 = 15;
 pub(crate) async fn run(context: Arc<Context>) {
     let streams: Api<Stream> = context.api();
     let jobs: Api<Job> = context.api();
+    let pods: Api<Pod> = context.api();
     Controller::new(streams, watcher::Config::default())
         .owns(jobs, watcher::Config::default())
+        // A Job's status says nothing of a pod that cannot start.
+        .watches(pods, watcher::Config::default().labels(STREAM_LABEL), of_pod)
         .run(reconcile, on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
@@ -53,17 +56,24 @@ pub(crate) async fn run(context: Arc<Context>) {
         .await;
 }
 
+/// The stream that a pod works for.
+fn of_pod(pod: Pod) -> Option<ObjectRef<Stream>> {
+    let stream = pod.labels().get(STREAM_LABEL)?;
+    Some(ObjectRef::new(stream).within(&pod.namespace()?))
+}
+
 fn on_failure(stream: Arc<Stream>, error: &kube::runtime::finalizer::Error<Failure>, _: Arc<Context>) -> Action {
     tracing::warn!(stream = stream.name_any(), %error, "a stream could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
 }
 
 async fn reconcile(stream: Arc<Stream>, context: Arc<Context>) -> Result<Action, kube::runtime::finalizer::Error<Failure>> {
-    if is_paused(&*stream) && stream.metadata.deletion_timestamp.is_none() {
+    let is_leaving = stream.metadata.deletion_timestamp.is_some();
+    if (is_paused(&*stream) || context.is_terminating()) && !is_leaving {
         return Ok(Action::requeue(RESYNC));
     }
     let streams: Api<Stream> = context.api();
-    finalizer(&streams, FINALIZER, stream, async |event| match event {
+    finalizer(&streams, WORKERS_FINALIZER, stream, async |event| match event {
         Event::Apply(stream) => advance(&stream, &context).await,
         Event::Cleanup(stream) => clean_up(&stream, &context).await,
     })

@@ -9,14 +9,15 @@
 //!
 //! Nothing here is the record. What cannot be sent waits in bounded buffers and is then dropped, oldest never before newest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use millrace_core::bus::{Bus, Delivery, Event, Level};
 use millrace_core::id::StreamId;
 use millrace_core::stats::StatsReport;
@@ -237,6 +238,22 @@ impl Nats {
             retained.purge().filter(subject).await.map_err(unavailable)?;
         }
         Ok(())
+    }
+
+    /// Runs of which something is retained.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] while JetStream does not answer.
+    pub async fn retained_runs(&self) -> Result<BTreeSet<StreamId>> {
+        let mut runs = BTreeSet::new();
+        for kind in ["events", "stats"] {
+            let retained = self.context.get_stream_no_info(self.subjects.retained(kind)).await.map_err(unavailable)?;
+            let mut subjects = retained.info_with_subjects(self.subjects.all(kind)).await.map_err(unavailable)?;
+            while let Some((subject, _)) = subjects.try_next().await.map_err(unavailable)? {
+                runs.extend(self.subjects.run_of(&subject));
+            }
+        }
+        Ok(runs)
     }
 
     async fn send<T: Serialize + Sync>(&self, subject: String, body: &T) {

@@ -47,8 +47,28 @@ impl Subjects {
         format!("millrace.{}.{kind}.>", self.0)
     }
 
+    /// The run that a subject of events or counters belongs to.
+    pub(crate) fn run_of(&self, subject: &str) -> Option<StreamId> {
+        let rest = subject.strip_prefix(&format!("millrace.{}.", self.0))?;
+        rest.split('.').nth(1)?.parse().ok()
+    }
+
     /// The JetStream stream that retains a kind.
     pub(crate) fn retained(&self, kind: &str) -> String {
         format!("millrace_{}_{kind}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_names_its_run() {
+        let (subjects, run) = (Subjects::new("shop"), StreamId::mint());
+        assert_eq!(subjects.run_of(&subjects.events(Some(&run))), Some(run.clone()));
+        assert_eq!(subjects.run_of(&subjects.stats(&run, 3)), Some(run.clone()));
+        assert_eq!(subjects.run_of(&subjects.events(None)), None);
+        assert_eq!(Subjects::new("other").run_of(&subjects.events(Some(&run))), None);
     }
 }

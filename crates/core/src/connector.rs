@@ -18,7 +18,7 @@ use crate::config::{PlanOptions, QuerySelection, SchemaPolicy, StructureOptions,
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
 use crate::fleet::FleetLedger;
-use crate::id::ConfigId;
+use crate::id::{ConfigId, StreamId};
 use crate::ledger::{CutNumber, Epoch, Ledger, LedgerKey};
 use crate::plan::{ColumnPlan, Plan, TablePlan};
 use crate::position::Position;
@@ -56,6 +56,17 @@ pub trait Connector: Send + Sync {
     /// Validates foreign keys that were created unvalidated, and counts the orphans of those that do not hold.
     fn validate_constraints<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>>;
 
+    /// Removes the ledger's entries of a config whose definition is deleted, and the tables that abandoned runs have made and never finished. Creates nothing: a
+    /// database or ledger that is missing holds nothing. Tables of finished runs, tables that anything else has touched or uses, and rows in tables that were there
+    /// before, stay.
+    fn forget<'a>(
+        &'a self,
+        connection: &'a Connection,
+        scope: &'a Scope,
+        config: &'a ConfigId,
+        abandoned: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<Forgotten>>;
+
     /// Opens a target, creating a database that is missing.
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>>;
 }
@@ -67,6 +78,17 @@ pub struct Scope {
     pub database: Option<String>,
     /// Schema; the engine's default when absent.
     pub schema: Option<String>,
+}
+
+/// What a clean-up has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Runs whose records were removed.
+    pub runs: u64,
+    /// Tables that were dropped.
+    pub dropped: Vec<TableName>,
+    /// Unfinished tables that stay, with the reason.
+    pub kept: Vec<(TableName, String)>,
 }
 
 /// What a plan is made from.

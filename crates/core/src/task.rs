@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StreamSpec;
 use crate::connection::Connection;
+use crate::connector::Scope;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ConfigId, ConnectionId, StreamId};
 use crate::stream::StreamState;
@@ -51,6 +52,16 @@ pub enum TaskKind {
     },
     /// Log in and say what answers.
     Probe,
+    /// Remove what a definition that is being deleted has left at its target.
+    #[serde(rename_all = "camelCase")]
+    Cleanup {
+        /// The definition.
+        config: ConfigId,
+        /// Where its runs have written.
+        scope: Scope,
+        /// Runs whose unfinished tables may go; those of others belong to the user.
+        abandoned: Vec<StreamId>,
+    },
 }
 
 /// Tasks of version 1 have one worker.
@@ -118,18 +129,19 @@ pub struct TaskReport {
     /// What a probed server says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
+    /// What was done, where rows do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
 }
 
 impl TaskReport {
     /// The text for Kubernetes' termination message; a long failure is cut.
     pub fn message(&self) -> String {
         let mut report = self.clone();
-        if let Some(error) = &mut report.error
-            && error.len() > REPORT_BYTES
-        {
-            let end = (0..=REPORT_BYTES).rev().find(|end| error.is_char_boundary(*end)).unwrap_or(0);
-            error.truncate(end);
-            error.push('…');
+        for text in [&mut report.error, &mut report.summary].into_iter().flatten().filter(|text| text.len() > REPORT_BYTES) {
+            let end = (0..=REPORT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
         }
         serde_json::to_string(&report).unwrap_or_default()
     }
@@ -195,7 +207,18 @@ mod tests {
             cuts_lost: 0,
             is_consistent: true,
             server_version: None,
+            summary: None,
         }
+    }
+
+    #[test]
+    fn a_cleanup_reads_back_as_it_was_written() {
+        let scope = Scope { database: Some("shop".to_owned()), schema: None };
+        let kind = TaskKind::Cleanup { config: ConfigId::mint(), scope, abandoned: vec![StreamId::mint()] };
+        let text = serde_json::to_string(&kind).unwrap();
+        let read: TaskKind = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert!(text.starts_with(r#"{"cleanup":{"config":"#), "{text}");
     }
 
     #[test]

@@ -237,12 +237,15 @@ fn it_cluster(filter: Option<&str>) -> anyhow::Result<()> {
     cluster.up()?;
     cluster.load_image()?;
     let filter: Vec<&str> = filter.into_iter().collect();
-    let result = cluster
-        .with_tools(Step::cargo(&["test", "--package", "millrace-tests", "--test", "cluster"]))?
-        .features(deps::features())
-        .args(&["--"])
-        .args(&filter)
-        .run();
+    // The second takes everything off the node, so it comes after all others.
+    let result = ["cluster", "cluster-drain"].iter().try_for_each(|suite| {
+        cluster
+            .with_tools(Step::cargo(&["test", "--package", "millrace-tests", "--test", suite]))?
+            .features(deps::features())
+            .args(&["--"])
+            .args(&filter)
+            .run()
+    });
     if !is_kept {
         cluster.down()?;
     }

@@ -29,7 +29,7 @@ pub(super) const DEFAULT_SCHEMA: &str = "public";
 const INDEX_MEMORY: &str = "256MB";
 
 /// How long the tables' locks are waited for.
-const LOCK_PATIENCE: &str = "10s";
+pub(super) const LOCK_PATIENCE: &str = "10s";
 
 /// One target database.
 pub(super) struct PgSink {
@@ -238,7 +238,7 @@ async fn take_back(transaction: &Transaction<'_>, key: &LedgerKey, plan: &Plan) 
 }
 
 /// Drops tables with the enumerations that copies have made for them.
-async fn drop_tables(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<()> {
+pub(super) async fn drop_tables(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<()> {
     if tables.is_empty() {
         return Ok(());
     }
