@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::conditions::set;
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
+use crate::metrics;
 use crate::stream::apply_built;
 use crate::stream::task_and_job;
 
@@ -33,7 +34,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let jobs: Api<Job> = context.api();
     Controller::new(connections, watcher::Config::default())
         .owns(jobs, watcher::Config::default().labels(PROBE_LABEL))
-        .run(reconcile, on_failure, context)
+        .run(|connection, context| metrics::measure("Connection", reconcile(connection, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection was not reconciled");

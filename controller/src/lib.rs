@@ -11,6 +11,7 @@
 mod conditions;
 mod connection;
 mod context;
+pub mod metrics;
 mod stream;
 mod stream_config;
 
@@ -70,12 +71,14 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         .await
         .map_err(lost)?;
     let (mut leads, mut holding) = manager.watch().await;
+    metrics::leads(false);
     tokio::select! {
         _ = leads.wait_for(|leads| *leads) => {}
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => return Ok(()),
     }
     tracing::info!(identity = config.identity, "leading");
+    metrics::leads(true);
     let defining = tokio::spawn(async move { nats.define().await });
     let result = tokio::select! {
         () = stream::run(context.clone()) => Ok(()),
@@ -86,6 +89,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => Ok(()),
     };
+    metrics::leads(false);
     defining.abort();
     // Once nobody listens, the lease is released, so that another one takes over at once.
     drop(leads);

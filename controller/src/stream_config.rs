@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::conditions::set;
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
+use crate::metrics;
 use crate::stream::phase;
 
 /// A definition that waits for something is looked at so often.
@@ -29,7 +30,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let streams: Api<Stream> = context.api();
     Controller::new(configs, watcher::Config::default())
         .owns(streams, watcher::Config::default())
-        .run(reconcile, on_failure, context)
+        .run(|config, context| metrics::measure("StreamConfig", reconcile(config, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a definition was not reconciled");

@@ -106,6 +106,7 @@ pub async fn unfinished_run(task: &ConvertTask) -> Result<Option<StreamId>> {
 /// Copies everything, publishing events of the run on the bus; returns when the target is complete, or the run was stopped, reached a limit or has failed.
 pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
     let reporter = Arc::new(Reporter::new(task.stream.clone(), progress.clone(), bus));
+    crate::metrics::watch(&task.stream, &task.config, &progress);
     progress.set_state(StreamState::Running, StreamState::Running);
     let ticking = reporter.clone().tick(task.spec.reporting_interval);
     let watching = mirror_pauses(control.clone(), progress.clone());

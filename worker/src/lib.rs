@@ -10,6 +10,7 @@
 
 pub mod control;
 pub mod convert;
+pub mod metrics;
 mod pipeline;
 pub mod pod;
 pub mod progress;

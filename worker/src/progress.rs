@@ -8,6 +8,9 @@ use std::time::Instant;
 use millrace_core::id::NodeId;
 use millrace_core::stats::{SideStats, StatsReport, TableStats};
 use millrace_core::stream::StreamState;
+use tracing::Span;
+
+use crate::metrics;
 
 /// Counters of one run.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Progress {
     started_at: i64,
     inner: Mutex<Inner>,
     interval: [AtomicU64; 2],
+    meter: metrics::Meter,
 }
 
 #[derive(Debug)]
@@ -30,6 +34,8 @@ struct Inner {
     source: StreamState,
     target: StreamState,
     frozen_ms: Option<u64>,
+    /// The span in which the tables were named.
+    task: Span,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +44,7 @@ struct TableProgress {
     started: Option<Instant>,
     /// Values that a policy changed, per column.
     losses: BTreeMap<String, u64>,
+    span: Option<Span>,
 }
 
 impl Progress {
@@ -57,9 +64,27 @@ impl Progress {
                 source: StreamState::Ready,
                 target: StreamState::Ready,
                 frozen_ms: None,
+                task: Span::none(),
             }),
             interval: [AtomicU64::new(0), AtomicU64::new(0)],
+            meter: metrics::Meter::default(),
         }
+    }
+
+    /// What this process has moved.
+    pub(crate) fn meter(&self) -> &metrics::Meter {
+        &self.meter
+    }
+
+    /// Whether the run is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().frozen_ms.is_some()
+    }
+
+    /// The span of a table that is worked on, else that of the task.
+    pub(crate) fn span(&self, index: usize) -> Span {
+        let inner = self.lock();
+        inner.tables.get(index).and_then(|table| table.span.clone()).unwrap_or_else(|| inner.task.clone())
     }
 
     /// The reader's name.
@@ -74,11 +99,12 @@ impl Progress {
 
     /// Names the tables, in the plan's order: target name, estimated rows, estimated bytes.
     pub fn set_tables(&self, tables: impl IntoIterator<Item = (String, Option<u64>, Option<u64>)>) {
-        self.lock().tables = tables
+        let tables: Vec<TableProgress> = tables
             .into_iter()
             .map(|(table, estimated_rows, estimated_bytes)| TableProgress {
                 started: None,
                 losses: BTreeMap::new(),
+                span: None,
                 stats: TableStats {
                     table,
                     state: StreamState::Ready,
@@ -93,6 +119,10 @@ impl Progress {
                 },
             })
             .collect();
+        self.meter.name(tables.iter().map(|table| table.stats.table.as_str()));
+        let mut inner = self.lock();
+        inner.tables = tables;
+        inner.task = Span::current();
     }
 
     /// Something that the user should know.
@@ -140,12 +170,19 @@ impl Progress {
             };
             table.set_state(next);
         }
+        let Inner { tables, task, frozen_ms, .. } = &mut *inner;
+        tables.iter_mut().for_each(|table| table.trace(task));
+        if frozen_ms.is_some() {
+            *task = Span::none();
+        }
     }
 
     /// Sets one table's state.
     pub fn set_table_state(&self, index: usize, state: StreamState, error: Option<String>) {
-        if let Some(table) = self.lock().tables.get_mut(index) {
+        let Inner { tables, task, .. } = &mut *self.lock();
+        if let Some(table) = tables.get_mut(index) {
             table.set_state(state);
+            table.trace(task);
             if error.is_some() {
                 table.stats.error = error;
             }
@@ -248,6 +285,15 @@ impl TableProgress {
             self.stats.elapsed_ms = self.elapsed_ms();
         }
         self.stats.state = self.stats.state.after(state);
+    }
+
+    /// Opens the table's span when it is begun and closes it when it is done.
+    fn trace(&mut self, task: &Span) {
+        if self.stats.state.is_terminal() {
+            self.span = None;
+        } else if self.span.is_none() {
+            self.span = metrics::table_span(task, &self.stats.table, self.stats.state);
+        }
     }
 
     fn elapsed_ms(&self) -> u64 {
