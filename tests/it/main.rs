@@ -11,6 +11,7 @@ mod property;
 mod refusals;
 mod rest;
 mod runs;
+mod telemetry;
 mod tls;
 mod values;
 mod writing;
