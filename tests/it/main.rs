@@ -13,6 +13,7 @@ mod rest;
 mod runs;
 mod telemetry;
 mod tls;
+mod traced;
 mod values;
 mod writing;
 

@@ -25,6 +25,8 @@ use crate::{metrics, otlp};
 const FILTER_VARIABLE: &str = "MILLRACE_LOG";
 /// Whose spans a collector gets: ours, not those of libraries.
 const OURS: &str = "millrace";
+/// Whose records come from the exporter.
+const EXPORTER: &str = "opentelemetry";
 /// How long the end waits for a collector.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 /// W3C Trace Context's name of where a trace goes on.
@@ -61,7 +63,7 @@ pub fn init_tracing(role: &str) -> Telemetry {
         let builder = SdkTracerProvider::builder().with_resource(resource.clone());
         exporter.into_iter().fold(builder, |builder, exporter| builder.with_batch_exporter(exporter)).build()
     });
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref());
     let records = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let records = if std::io::stderr().is_terminal() { records.boxed() } else { records.json().boxed() };
     let exported = traces.as_ref().map(|provider| {
@@ -86,6 +88,13 @@ pub fn init_tracing(role: &str) -> Telemetry {
         tracing::error!(error, "telemetry is not exported");
     }
     Telemetry { traces, metrics }
+}
+
+/// The exporter's own records are of use only when something is wrong, unless they are asked for.
+fn filter(wanted: Option<&str>) -> EnvFilter {
+    let read =
+        |text: &str| EnvFilter::try_new(if text.contains(EXPORTER) { text.to_owned() } else { format!("{text},{EXPORTER}=warn") }).ok();
+    wanted.filter(|text| !text.is_empty()).and_then(read).or_else(|| read("info")).unwrap_or_default()
 }
 
 /// Who says it all: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` win over what is known here.
@@ -128,6 +137,14 @@ pub fn continue_trace(span: &tracing::Span, traceparent: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_exporter_is_silent_unless_it_is_asked_for() {
+        assert_eq!(filter(None).to_string(), "opentelemetry=warn,info");
+        assert_eq!(filter(Some("millrace_worker=trace,info")).to_string(), "millrace_worker=trace,opentelemetry=warn,info");
+        assert_eq!(filter(Some("opentelemetry=debug,info")).to_string(), "opentelemetry=debug,info");
+        assert_eq!(filter(Some("=,=")).to_string(), "opentelemetry=warn,info");
+    }
 
     #[test]
     fn a_service_is_named_after_its_role() {
