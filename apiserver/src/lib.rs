@@ -9,6 +9,7 @@ mod alias;
 mod errors;
 mod extract;
 mod guard;
+pub mod metrics;
 mod route;
 mod routes;
 mod session;
@@ -33,6 +34,7 @@ pub fn router(state: AppState) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(guard::request_id))
+        .layer(axum::middleware::from_fn(metrics::measure))
         .with_state(state)
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
-use crate::{finalizers, probe, usage};
+use crate::{finalizers, metrics, probe, usage};
 
 /// One that is to be deleted and still in use is looked at so often, beside whenever its users change.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .owns(jobs, watcher::Config::default().labels(PROBE_ANNOTATION))
         .watches(context.api::<StreamConfig>(), watcher::Config::default(), usage::of_config)
         .watches(context.api::<Stream>(), watcher::Config::default(), usage::of_stream)
-        .run(reconcile, on_failure, context)
+        .run(|connection, context| metrics::measure("Connection", reconcile(connection, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection was not reconciled");

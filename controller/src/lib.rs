@@ -14,6 +14,7 @@ mod conditions;
 mod connection;
 mod context;
 mod finalizers;
+pub mod metrics;
 mod names;
 mod namespace;
 mod orphans;
@@ -86,12 +87,14 @@ async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &Contro
         .await
         .map_err(lost)?;
     let (mut leads, mut holding) = manager.watch().await;
+    metrics::leads(false);
     tokio::select! {
         _ = leads.wait_for(|leads| *leads) => {}
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => return Ok(()),
     }
     tracing::info!(identity = config.identity, "leading");
+    metrics::leads(true);
     let defining = tokio::spawn(async move { nats.define().await });
     let result = tokio::select! {
         () = stream::run(context.clone()) => Ok(()),
@@ -104,6 +107,7 @@ async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &Contro
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => Ok(()),
     };
+    metrics::leads(false);
     defining.abort();
     // Once nobody listens, the lease is released, so that another one takes over at once.
     drop(leads);

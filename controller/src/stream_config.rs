@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::cleanup;
 use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
-use crate::finalizers;
+use crate::{finalizers, metrics};
 use crate::stream::phase;
 
 /// A definition that waits for something is looked at so often.
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     Controller::new(configs, watcher::Config::default())
         .owns(streams, watcher::Config::default())
         .watches(jobs, watcher::Config::default().labels(CLEANUP_LABEL), cleanup::of_job)
-        .run(reconcile, on_failure, context)
+        .run(|config, context| metrics::measure("StreamConfig", reconcile(config, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a definition was not reconciled");

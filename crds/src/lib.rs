@@ -47,6 +47,9 @@ pub const RUN_ID_ANNOTATION: &str = "millrace.dev/run-id";
 /// Public name of the key that started a stream.
 pub const STARTED_BY_ANNOTATION: &str = "millrace.dev/started-by";
 
+/// The trace that a stream's start belongs to, in the form of W3C Trace Context's `traceparent`.
+pub const TRACEPARENT_ANNOTATION: &str = "millrace.dev/traceparent";
+
 /// When a stop was seen first.
 pub const STOPPED_AT_ANNOTATION: &str = "millrace.dev/stopped-at";
 

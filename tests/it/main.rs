@@ -12,7 +12,9 @@ mod property;
 mod refusals;
 mod rest;
 mod runs;
+mod telemetry;
 mod tls;
+mod traced;
 mod values;
 mod writing;
 

@@ -28,11 +28,16 @@ impl Server {
 
     /// Starts a server with these further options.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::start_in(options, &[]).await
+    }
+
+    /// Starts a server with these further options and environment variables; a restart does without the variables.
+    pub(crate) async fn start_in(options: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (code, key, errors) = run(&["keys", "create", "--data-dir", dir.path().to_str().unwrap()], &[]).await.unwrap();
         assert_eq!(code, 0, "{errors}");
         let key = key.trim().to_owned();
-        let (process, base) = Process::serve(dir.path(), options).await.unwrap();
+        let (process, base) = Process::serve_with(dir.path(), options, env).await.unwrap();
         let mut api = Api::new(&base);
         api.key = Some(key.clone());
         Self { process, api, dir, key, options: options.iter().map(|option| (*option).to_owned()).collect() }

@@ -125,6 +125,7 @@ pub struct Post {
 
 async fn carry_out(task: ConvertTask, post: Option<Post>, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
     let reporter = Arc::new(Reporter::new(task.stream.clone(), progress.clone(), bus));
+    crate::metrics::watch(&task.stream, &task.config, &progress);
     progress.set_state(StreamState::Running, StreamState::Running);
     let ticking = reporter.clone().tick(task.spec.reporting_interval);
     let watching = mirror_pauses(control.clone(), progress.clone());

@@ -11,6 +11,7 @@
 mod cleanup;
 pub mod control;
 pub mod convert;
+pub mod metrics;
 mod pipeline;
 pub mod pod;
 pub mod progress;

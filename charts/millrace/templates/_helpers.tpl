@@ -50,6 +50,7 @@ nats://{{ include "millrace.name" . }}-nats:4222
 {{- define "millrace.commonEnv" -}}
 - name: MILLRACE_LOG
   value: {{ .Values.logFilter | quote }}
+{{- include "millrace.telemetryEnv" . }}
 {{- end -}}
 
 {{- define "millrace.querySecret" -}}

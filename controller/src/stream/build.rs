@@ -68,8 +68,14 @@ pub(crate) fn task_and_job(
     context: &Context,
 ) -> Result<Built> {
     let mut mounts = Mounts::default();
-    let mut task =
-        TaskSpec { version: TASK_VERSION, namespace: context.namespace.clone(), kind, connections: Vec::new(), secrets: Vec::new() };
+    let mut task = TaskSpec {
+        version: TASK_VERSION,
+        namespace: context.namespace.clone(),
+        kind,
+        connections: Vec::new(),
+        secrets: Vec::new(),
+        traceparent: millrace_service::traceparent(),
+    };
     for connection in connections {
         let core = connection.to_core()?;
         let password = connection.spec.secret_ref.as_ref().map(|key| ("spec.database.password", key));

@@ -26,9 +26,11 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use millrace_bus::Command;
 use millrace_core::stream::StreamState;
-use millrace_crds::{DesiredState, Stream, WORKERS_FINALIZER};
+use millrace_crds::{DesiredState, Stream, StreamStatus, WORKERS_FINALIZER};
+use tracing::Instrument as _;
 
 use crate::context::{Context, Failure, RESYNC, is_paused};
+use crate::metrics;
 
 pub(crate) use apply::create as apply_built;
 pub(crate) use build::{STREAM_LABEL, task_and_job};
@@ -43,11 +45,13 @@ pub(crate) async fn run(context: Arc<Context>) {
     let streams: Api<Stream> = context.api();
     let jobs: Api<Job> = context.api();
     let pods: Api<Pod> = context.api();
-    Controller::new(streams, watcher::Config::default())
+    let controller = Controller::new(streams, watcher::Config::default())
         .owns(jobs, watcher::Config::default())
         // A Job's status says nothing of a pod that cannot start.
-        .watches(pods, watcher::Config::default().labels(STREAM_LABEL), of_pod)
-        .run(reconcile, on_failure, context)
+        .watches(pods, watcher::Config::default().labels(STREAM_LABEL), of_pod);
+    metrics::watch(controller.store());
+    controller
+        .run(|stream, context| metrics::measure("Stream", reconcile(stream, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a stream was not reconciled");
@@ -94,26 +98,36 @@ async fn advance(stream: &Stream, context: &Context) -> Result<Action, Failure> 
             apply::write_status(stream, next, context).await?;
             return Ok(Action::requeue(LOOK_EVERY));
         }
-        match dereference::dereference(stream, context).await? {
-            Ok(connections) => {
-                let attempt = next.attempt + 1;
-                match build::build(stream, attempt, &connections, context) {
-                    Ok(built) => {
-                        apply::create(&built, context).await?;
-                        status::attempted(stream, &mut next, attempt);
-                        context.event(stream, false, "Started", &format!("attempt {attempt} has begun")).await;
-                    }
-                    Err(error) => status::refused(stream, &mut next, &error),
-                }
-            }
-            Err(problem) => status::waiting(stream, &mut next, &problem),
-        }
+        let span = metrics::attempt_span(stream, next.attempt + 1);
+        attempt(stream, &mut next, context).instrument(span).await?;
     } else {
         command(stream, context).await?;
         apply::hurry_stop(stream, &observed, context).await?;
     }
+    let phase = next.phase;
     apply::write_status(stream, next, context).await?;
+    metrics::ended(stream.uid(), phase);
     Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Begins the next attempt, if everything that the stream names is there.
+async fn attempt(stream: &Stream, next: &mut StreamStatus, context: &Context) -> Result<(), Failure> {
+    match dereference::dereference(stream, context).await? {
+        Ok(connections) => {
+            let attempt = next.attempt + 1;
+            match build::build(stream, attempt, &connections, context) {
+                Ok(built) => {
+                    apply::create(&built, context).await?;
+                    status::attempted(stream, next, attempt);
+                    metrics::attempted();
+                    context.event(stream, false, "Started", &format!("attempt {attempt} has begun")).await;
+                }
+                Err(error) => status::refused(stream, next, &error),
+            }
+        }
+        Err(problem) => status::waiting(stream, next, &problem),
+    }
+    Ok(())
 }
 
 /// After the end: nothing but the generation that status speaks of.

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod local;
+pub mod metrics;
 mod nats;
 pub mod subjects;
 mod work;

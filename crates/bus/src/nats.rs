@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::local::LocalBus;
+use crate::metrics;
 use crate::subjects::Subjects;
 
 /// Messages that wait for a lost connection, beside what the client itself holds.
@@ -81,7 +82,15 @@ impl Nats {
             .name(format!("millrace {role}"))
             .retry_on_initial_connect()
             .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts as u64).min(2000)))
-            .event_callback(|event| async move { tracing::debug!(%event, "nats") });
+            .event_callback(|event| async move {
+                match event {
+                    async_nats::Event::Connected => metrics::connected(true),
+                    async_nats::Event::Disconnected | async_nats::Event::Closed => metrics::connected(false),
+                    _ => {}
+                }
+                tracing::debug!(%event, "nats");
+            });
+        metrics::connected(false);
         if let Some(token) = &config.token {
             options = options.token(token.expose().to_owned());
         }
@@ -312,7 +321,11 @@ impl NatsBus {
 
 impl Bus for NatsBus {
     fn publish(&self, event: Event) {
-        if self.waiting.try_send(event).is_err() && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+        let is_full = self.waiting.try_send(event).is_err();
+        if is_full {
+            metrics::dropped();
+        }
+        if is_full && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("events are dropped, because NATS has been away for long");
         }
     }

@@ -29,6 +29,9 @@ pub struct TaskSpec {
     pub connections: Vec<Connection>,
     /// Where their secrets stand.
     pub secrets: Vec<SecretFile>,
+    /// The trace that the task belongs to, as W3C Trace Context's `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What is to be done.
@@ -227,6 +230,14 @@ mod tests {
         assert!(message.len() < 4096);
         assert!(TaskReport::parse(&message).unwrap().error.unwrap().ends_with('…'));
         assert_eq!(TaskReport::parse(&report("short").message()), Some(report("short")));
+    }
+
+    #[test]
+    fn a_task_written_before_traces_were_carried_is_read() {
+        let task = r#"{"version": 1, "namespace": "n", "kind": "probe", "connections": [], "secrets": []}"#;
+        assert_eq!(TaskSpec::parse(task).unwrap().traceparent, None);
+        let traced = task.replace("[]}", "[], \"traceparent\": \"00-a-b-01\"}");
+        assert_eq!(TaskSpec::parse(&traced).unwrap().traceparent.as_deref(), Some("00-a-b-01"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use millrace_core::plan::{ColumnPlan, Plan};
 use millrace_core::split::Split;
 use millrace_core::value::{RowEncoder, ValueError, ValueRef};
 use millrace_core::{Error, Kind, Result};
+use tracing::Instrument as _;
 
 use super::lanes::lock;
 use super::patience::{Patience, stopped};
@@ -93,6 +94,11 @@ impl Lane {
 
 /// Copies a split and commits it.
 pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Done> {
+    let span = tracing::info_span!(parent: &lane.progress.span(split.table), "split", ordinal = split.ordinal);
+    copy_until_done(lane, split).instrument(span).await
+}
+
+async fn copy_until_done(lane: &mut Lane, split: &Split) -> Result<Done> {
     let mut patience = Patience::default();
     loop {
         let mut read = Read::default();
@@ -113,6 +119,7 @@ pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Done> {
         if let Some(rows) = committed(lane, split).await? {
             lane.progress.add_read(split.table, rows, 0);
             lane.progress.add_written(split.table, rows);
+            lane.progress.meter().written(split.table, rows, &[]);
             return Ok(Done { losses: Vec::new(), is_limited: lane.spend(rows) });
         }
         if is_conflict {
@@ -151,14 +158,17 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
         read.rows += batch.rows;
         read.bytes += batch.bytes;
         lane.progress.add_read(split.table, batch.rows, batch.bytes);
+        lane.progress.meter().read(split.table, batch.rows, batch.bytes);
         if batch.is_last {
             break;
         }
     }
     lane.reader.close().await?;
-    writer.commit(read.rows, read.bytes).await?;
+    lane.progress.meter().commit(writer.commit(read.rows, read.bytes)).await?;
     lane.progress.add_written(split.table, read.rows);
-    Ok(writer.take_losses())
+    let losses = writer.take_losses();
+    lane.progress.meter().written(split.table, read.rows, &losses);
+    Ok(losses)
 }
 
 async fn committed(lane: &mut Lane, split: &Split) -> Result<Option<u64>> {

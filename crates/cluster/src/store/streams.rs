@@ -9,7 +9,7 @@ use millrace_core::stream::{Reason, Stream, StreamState};
 use millrace_core::{Error, Kind, Result};
 use millrace_crds::{
     ConfigReference, DesiredState, RUN_ID_ANNOTATION, STARTED_BY_ANNOTATION, Stream as Object, StreamConfig as ConfigObject, StreamSpec,
-    created_at, object_id,
+    TRACEPARENT_ANNOTATION, created_at, object_id,
 };
 use serde_json::json;
 
@@ -52,6 +52,7 @@ impl ClusterStore {
         let mut metadata = metadata(&name, stream.id.as_str(), &name, stream.started_at / 1000);
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(RUN_ID_ANNOTATION.to_owned(), stream.run_id.to_string());
+        annotations.extend(millrace_service::traceparent().map(|trace| (TRACEPARENT_ANNOTATION.to_owned(), trace)));
         if let Some(key) = &stream.started_by {
             annotations.insert(STARTED_BY_ANNOTATION.to_owned(), key.clone());
         }

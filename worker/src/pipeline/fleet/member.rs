@@ -86,6 +86,7 @@ async fn copy(fleet: &Fleet<'_>, cut: &FleetCut, mut control: Control) -> Result
             Err(error) => patience.wait(error, &mut control).await?,
         }
     };
+    fleet.progress.meter().name(plan.tables.iter().map(|table| table.target.name.as_str()));
     let splits: HashMap<WorkItem, Split> = records
         .into_iter()
         .filter_map(|record| Some((plan.tables.iter().position(|table| table.target == record.target)?, record)))

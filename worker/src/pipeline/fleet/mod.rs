@@ -88,6 +88,7 @@ pub(crate) async fn run(
     reporter: &Arc<Reporter>,
 ) -> Result<Ending> {
     progress.set_heard(false);
+    progress.share();
     let key = LedgerKey { worker: post.seat.worker, attempt: post.seat.attempt, ..task.key() };
     let mut patience = Patience::default();
     let (sink, epoch) = loop {
