@@ -1,6 +1,9 @@
 //! The whole on a real cluster: API server, scheduler, kubelet, pods. `./x it cluster` starts one and names it in `KUBECONFIG`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conformance;
 mod kube;
 mod life;
+mod release;
+mod rest;
 mod runs;

@@ -8,7 +8,6 @@ mod crds;
 mod faults;
 mod kit;
 mod property;
-mod refusals;
 mod rest;
 mod runs;
 mod tls;

@@ -11,7 +11,9 @@ mod error;
 pub mod keys;
 mod orchestrator;
 pub mod server;
+mod sessions;
 mod store;
 
 pub use orchestrator::ClusterOrchestrator;
+pub use sessions::ClusterSessions;
 pub use store::ClusterStore;
