@@ -4,6 +4,7 @@
 mod conformance;
 mod kube;
 mod life;
+mod memory;
 mod release;
 mod rest;
 mod runs;
