@@ -18,7 +18,7 @@ mod state;
 mod wire;
 
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
-pub use session::Sessions;
+pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 
 use axum::Router;

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chart;
+mod conformance;
 mod kube;
 mod life;
 mod lifecycle;
+mod memory;
 mod objects;
+mod release;
+mod rest;
 mod runs;
 mod trouble;

@@ -9,7 +9,6 @@ mod faults;
 mod fleet;
 mod kit;
 mod property;
-mod refusals;
 mod rest;
 mod runs;
 mod telemetry;

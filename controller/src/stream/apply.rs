@@ -143,6 +143,7 @@ pub(super) async fn write_status(stream: &Stream, status: StreamStatus, context:
     if let Some(phase) = phase.filter(|phase| Some(*phase) != before) {
         let is_warning = phase == millrace_core::stream::StreamState::Failed;
         context.event(stream, is_warning, &crate::conditions::reason(phase.as_str()), &message).await;
+        super::announce::announce(stream, phase, context).await;
     }
     Ok(())
 }

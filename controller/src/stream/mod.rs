@@ -8,6 +8,7 @@
 //!
 //! A Job is created once and never edited; whatever is to change is a new attempt, after the old one's pods are gone.
 
+mod announce;
 mod apply;
 mod build;
 mod dereference;

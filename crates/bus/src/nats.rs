@@ -174,6 +174,11 @@ impl Nats {
         Ok(messages.filter_map(async |message| serde_json::from_slice(&message.payload).ok()).boxed())
     }
 
+    /// Says that something happened, for those who have no bus.
+    pub async fn publish_event(&self, event: &Event) {
+        self.send(self.subjects.events(event.stream.as_ref()), event).await;
+    }
+
     /// Counters of one worker.
     pub async fn publish_stats(&self, stream: &StreamId, worker: u32, report: &StatsReport) {
         self.send(self.subjects.stats(stream, worker), report).await;

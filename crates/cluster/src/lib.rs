@@ -15,7 +15,9 @@ pub mod keys;
 mod orchestrator;
 pub mod ready;
 pub mod server;
+mod sessions;
 mod store;
 
 pub use orchestrator::ClusterOrchestrator;
+pub use sessions::ClusterSessions;
 pub use store::ClusterStore;
