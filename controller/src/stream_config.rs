@@ -23,8 +23,8 @@ use serde_json::json;
 use crate::cleanup;
 use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
-use crate::{finalizers, metrics};
 use crate::stream::phase;
+use crate::{finalizers, metrics};
 
 /// A definition that waits for something is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -57,7 +57,8 @@ impl Run {
             workers,
             spec: Box::new(serde_json::from_value(spec).unwrap()),
         };
-        let task = TaskSpec { version: TASK_VERSION, namespace: "it".into(), kind, connections: vec![from, to], secrets };
+        let task =
+            TaskSpec { version: TASK_VERSION, namespace: "it".into(), kind, connections: vec![from, to], secrets, traceparent: None };
         let text = serde_json::to_string(&task).unwrap();
         assert!(!text.contains(&servers.mysql.password), "a task holds no secret");
         std::fs::write(dir.path().join("task.json"), text).unwrap();

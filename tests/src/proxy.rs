@@ -148,11 +148,11 @@ async fn forward(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if rate > 0 {
+        if let Some(wire_time) = (read as u64 * 1_000_000).checked_div(rate) {
             let end = {
                 let mut free_at = free_at.lock().expect("no panic while counting");
                 let begin = (*free_at).max(tokio::time::Instant::now());
-                *free_at = begin + Duration::from_micros(read as u64 * 1_000_000 / rate);
+                *free_at = begin + Duration::from_micros(wire_time);
                 *free_at
             };
             tokio::time::sleep_until(end).await;

@@ -196,6 +196,7 @@ pub fn task_span_of(path: &Path) -> Span {
     match task.as_ref().map(|task| (&task.kind, task.traceparent.as_deref())) {
         Some((TaskKind::Convert { stream, attempt, .. }, trace)) => task_span(trace, "convert", Some(stream), Some(*attempt)),
         Some((TaskKind::Probe, trace)) => task_span(trace, "probe", None, None),
+        Some((TaskKind::Cleanup { .. }, trace)) => task_span(trace, "cleanup", None, None),
         None => task_span(None, "unknown", None, None),
     }
 }

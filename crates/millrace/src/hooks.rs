@@ -31,7 +31,7 @@ pub(crate) struct ReadyArgs {
 
 /// Leaves a namespace so that nothing in it needs us any more.
 pub(crate) async fn drain(args: DrainArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("drain");
     let config =
         DrainConfig { namespace: args.namespace, controller: args.controller, patience: Duration::from_secs(args.patience_seconds) };
     let drained = millrace_cluster::drain::drain(&config).await.map_err(|error| anyhow::anyhow!(error.chain()))?;

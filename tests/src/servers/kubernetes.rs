@@ -131,20 +131,6 @@ impl ApiServer {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// A file with which clients of Kubernetes find and enter this server.
-    pub fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
-        let text = serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "tests",
-            "clusters": [{"name": "tests", "cluster": {"server": self.base, "certificate-authority": self.dir.join("ca.pem")}}],
-            "users": [{"name": "tests", "user": {"token": self.token}}],
-            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
-        });
-        std::fs::write(self.dir.join("ca.pem"), &self.authority)?;
-        let path = self.dir.join("kubeconfig");
-        std::fs::write(&path, text.to_string())?;
-        Ok(path)
-    }
-
     /// Applies a custom resource's definition and waits until it is served.
     pub async fn define(&self, definition: &Value) -> anyhow::Result<()> {
         let name = definition["metadata"]["name"].as_str().context("a definition has a name")?;

@@ -191,9 +191,9 @@ pub async fn forgetting(connector: &dyn Connector, connection: &Connection, scop
     assert_eq!((forgotten.runs, forgotten.dropped.len()), (1, 0));
     assert_eq!(count().await, Some(10));
     let sink = connector.sink(connection, scope).await.expect("a sink");
-    let mut writer = sink.writer(&key, epoch).await.expect("a writer");
+    let mut writer = sink.writer(&key, epoch, epoch.into()).await.expect("a writer");
     write(writer.as_mut(), &first.tables[0], &splits()[1], 10..20).await;
-    assert_eq!(writer.commit(10).await.expect_err("fenced").kind(), Kind::Fenced);
+    assert_eq!(writer.commit(10, 40).await.expect_err("fenced").kind(), Kind::Fenced);
     drop(writer);
     sql("DROP TABLE t").await;
 
@@ -235,14 +235,14 @@ pub async fn forgetting(connector: &dyn Connector, connection: &Connection, scop
 
 /// A run that has created its table and committed the first of two splits.
 async fn half_written(connector: &dyn Connector, connection: &Connection, scope: &Scope) -> (LedgerKey, Epoch, Plan) {
-    let key = LedgerKey { config: ConfigId::mint(), stream: StreamId::mint() };
+    let key = LedgerKey { config: ConfigId::mint(), stream: StreamId::mint(), worker: 0, attempt: 0 };
     let sink = connector.sink(connection, scope).await.expect("a sink");
     let plan = plan(connector, connection, scope, &key.config).await;
     let epoch = sink.ledger().claim(&key).await.expect("a claim");
     sink.create_tables(&key, epoch, &plan).await.expect("tables");
-    sink.ledger().record_splits(&key, &plan.tables[0].target, &splits()).await.expect("recorded");
-    let mut writer = sink.writer(&key, epoch).await.expect("a writer");
+    sink.ledger().record_splits(&key, epoch, &plan.tables[0].target, &splits()).await.expect("recorded");
+    let mut writer = sink.writer(&key, epoch, epoch.into()).await.expect("a writer");
     write(writer.as_mut(), &plan.tables[0], &splits()[0], 0..10).await;
-    writer.commit(10).await.expect("committed");
+    writer.commit(10, 40).await.expect("committed");
     (key, epoch, plan)
 }

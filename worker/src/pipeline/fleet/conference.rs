@@ -37,8 +37,7 @@ pub(super) async fn convene(fleet: &Fleet<'_>) -> Result<FleetCut> {
     let workers = fleet.seat.workers as usize;
     let mut present = gather(fleet, &cut, patience, workers).await;
     let expected = present.len();
-    loop {
-        let Some(newest) = newest(&present) else { break };
+    while let Some(newest) = newest(&present) {
         if present.iter().all(|member| member.report.places == newest) {
             return choose(fleet, cut, newest, &present).await;
         }

@@ -161,7 +161,7 @@ impl Copying<'_> {
                     let since = *away_since.get_or_insert_with(tokio::time::Instant::now);
                     if since.elapsed() < QUEUE_PATIENCE {
                         tokio::time::sleep(LOOK_EVERY).await;
-                    } else if let Some(item) = self.from_ledger(lane.part, &mut control).await? {
+                    } else if let Some(item) = self.open_item(lane.part, &mut control).await? {
                         tracing::debug!(error = %error.chain(), "the queue is away; a split is taken from the ledger");
                         self.copy_item(&mut lane, &item).await?;
                     } else {
@@ -184,7 +184,7 @@ impl Copying<'_> {
     }
 
     /// Some split that nobody has committed. Others may have it in hand; then only one of them commits it.
-    async fn from_ledger(&self, part: usize, control: &mut Control) -> Result<Option<WorkItem>> {
+    async fn open_item(&self, part: usize, control: &mut Control) -> Result<Option<WorkItem>> {
         let mut patience = Patience::default();
         let open = loop {
             match self.fleet.ledger()?.open_splits(&self.fleet.key).await {
