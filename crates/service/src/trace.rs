@@ -70,6 +70,7 @@ pub fn init_tracing(role: &str) -> Telemetry {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(OURS))
             .with_location(false)
+            .with_target(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
             // Records may quote what a server said, so they stay on stderr.
