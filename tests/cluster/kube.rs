@@ -49,7 +49,7 @@ pub(crate) async fn kube() -> &'static Kube {
 ///
 /// # Panics
 /// If it fails.
-async fn run(program: &str, args: &[&str], input: Option<&str>) -> String {
+pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> String {
     let (is_ok, out) = try_run(program, args, input).await;
     assert!(is_ok, "{program} {}: {out}", args.join(" "));
     out
@@ -131,7 +131,7 @@ pub(crate) struct Scene {
 }
 
 /// The address of this machine that pods reach.
-fn host() -> String {
+pub(crate) fn host() -> String {
     std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
 }
 
