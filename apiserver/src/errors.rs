@@ -67,6 +67,8 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "validation";
     /// The state of things forbids the request.
     Conflict = "CONFLICT", 409, "conflict";
+    /// The definition sets `state`, so that only a change of the definition starts, pauses, resumes or stops its streams.
+    ManagedDeclaratively = "MANAGED_DECLARATIVELY", 409, "conflict";
     /// Another stream is active; `details.value` names it.
     StreamActive = "STREAM_ACTIVE", 409, "stream";
     /// The target already holds a table or rows that the policies forbid to touch.
@@ -226,7 +228,12 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let is_gate = error.kind() == Kind::Conflict && error.detail("stream").is_some();
-        let code = if is_gate { Code::StreamActive } else { Code::from(error.kind()) };
+        let is_managed = error.kind() == Kind::Conflict && error.detail("reason") == Some(Code::ManagedDeclaratively.as_str());
+        let code = match error.kind() {
+            _ if is_gate => Code::StreamActive,
+            _ if is_managed => Code::ManagedDeclaratively,
+            kind => Code::from(kind),
+        };
         if code == Code::Internal {
             tracing::error!(error = %error.chain(), "a request failed");
         }

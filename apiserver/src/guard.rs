@@ -76,16 +76,23 @@ pub(crate) async fn tolerant(State(state): State<AppState>, request: Request, ne
     if state.auth == IdeAuth::Open {
         return next.run(request).await;
     }
-    match state.entitlement.identify(&shown_key(&state, request.headers())).await {
+    match state.entitlement.identify(&shown_key(&state, request.headers()).await).await {
         Ok(_) => next.run(request).await,
         Err(denial) => ApiError::from(denial).into_response(),
     }
 }
 
 /// The key that a request shows; empty if none.
-pub(crate) fn shown_key(state: &AppState, headers: &HeaderMap) -> Secret {
+pub(crate) async fn shown_key(state: &AppState, headers: &HeaderMap) -> Secret {
     let sent = headers.get("x-api-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if sent.is_empty() { state.sessions.key(headers).unwrap_or_else(|| Secret::new("")) } else { Secret::new(sent) }
+    if !sent.is_empty() {
+        return Secret::new(sent);
+    }
+    let found = match crate::session::token(headers) {
+        Some(token) => state.sessions.key(&token).await,
+        None => None,
+    };
+    found.unwrap_or_else(|| Secret::new(""))
 }
 
 fn header(request: &Request, name: &str) -> String {

@@ -9,6 +9,7 @@ mod alias;
 mod errors;
 mod extract;
 mod guard;
+pub mod metrics;
 mod route;
 mod routes;
 mod session;
@@ -17,7 +18,7 @@ mod state;
 mod wire;
 
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
-pub use session::Sessions;
+pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 
 use axum::Router;
@@ -33,6 +34,7 @@ pub fn router(state: AppState) -> Router {
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(guard::request_id))
+        .layer(axum::middleware::from_fn(metrics::measure))
         .with_state(state)
 }
 

@@ -10,7 +10,7 @@ use millrace_core::orchestrator::Orchestrator;
 use millrace_core::store::ConfigStore;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::Sessions;
+use crate::session::SessionStore;
 
 /// Who may use what is not a stream operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct AppState {
     /// Who may browse.
     pub auth: IdeAuth,
     /// Browsers that have logged in.
-    pub sessions: Arc<Sessions>,
+    pub sessions: Arc<dyn SessionStore>,
     /// This installation.
     pub install_id: InstallId,
     /// Where exports go when nobody says otherwise.

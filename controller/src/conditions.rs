@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use millrace_core::Error;
 
 /// Sets a condition; its time changes only with its status.
 pub(crate) fn set(conditions: &mut Vec<Condition>, generation: i64, kind: &str, is_true: bool, reason: &str, message: &str) {
@@ -37,6 +38,11 @@ pub(crate) fn reason(word: &str) -> String {
         reason.extend(letters.map(|letter| letter.to_ascii_lowercase()));
     }
     reason
+}
+
+/// What is wrong and where, as the REST API says it.
+pub(crate) fn sentence(error: &Error) -> String {
+    error.field_name().map_or_else(|| error.chain(), |field| format!("{field}: {}", error.chain()))
 }
 
 #[cfg(test)]

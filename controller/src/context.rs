@@ -1,6 +1,7 @@
 //! What all reconcilers work with.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) max_active_streams: usize,
     recorder: Recorder,
     live: Mutex<Live>,
+    is_terminating: AtomicBool,
 }
 
 impl Context {
@@ -62,6 +64,7 @@ impl Context {
             template,
             max_active_streams: config.max_active_streams,
             live: Mutex::default(),
+            is_terminating: AtomicBool::new(false),
         })
     }
 
@@ -91,6 +94,16 @@ impl Context {
 
     pub(crate) fn forget(&self, stream: &StreamId) {
         self.live().remove(stream);
+    }
+
+    /// Whether the namespace is being deleted.
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.is_terminating.load(Ordering::Relaxed)
+    }
+
+    /// The namespace is being deleted; answers whether that is news.
+    pub(crate) fn set_terminating(&self) -> bool {
+        !self.is_terminating.swap(true, Ordering::Relaxed)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -2,17 +2,27 @@
 //!
 //! ```text
 //!  StreamConfig with `state` ─▶ Stream ─▶ dereference ─▶ validate ─▶ build ─▶ apply (ConfigMap, Job) ─▶ status
-//!  Connection ─▶ probe Job ─▶ Reachable
+//!  Connection ─▶ probe Job ─▶ Reachable                    held while something names it
+//!  StreamConfig, deleted ─▶ its Streams end ─▶ cleanup Job ─▶ gone
 //! ```
 //!
 //! It never dials a database and reads no Secret. One controller of a namespace leads, by a Lease; another takes over when it goes.
 #![warn(missing_docs)]
 
+mod cleanup;
 mod conditions;
 mod connection;
 mod context;
+mod finalizers;
+pub mod metrics;
+mod names;
+mod namespace;
+mod orphans;
+mod probe;
 mod stream;
 mod stream_config;
+mod trouble;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +70,13 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     let nats = NatsConfig { url: config.nats_url.clone(), token: config.nats_token.clone(), namespace: config.namespace.clone() };
     let nats = Nats::connect(&nats, "controller").await?;
     let context = Arc::new(Context::new(client.clone(), nats.clone(), &config)?);
+    let result = lead(client, nats, context.clone(), &config, shutdown).await;
+    // Pods go before what they look after, so this is the last moment.
+    let _ = tokio::time::timeout(RELEASE_PATIENCE, namespace::let_go_if_terminating(&context)).await;
+    result
+}
+
+async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &ControllerConfig, shutdown: CancellationToken) -> Result<()> {
     let lost = |error: kube_lease_manager::LeaseManagerError| Error::new(Kind::Unreachable, "the lease cannot be had").because(error);
     let manager = LeaseManagerBuilder::new(client, LEASE)
         .with_namespace(config.namespace.clone())
@@ -70,22 +87,27 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         .await
         .map_err(lost)?;
     let (mut leads, mut holding) = manager.watch().await;
+    metrics::leads(false);
     tokio::select! {
         _ = leads.wait_for(|leads| *leads) => {}
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => return Ok(()),
     }
     tracing::info!(identity = config.identity, "leading");
+    metrics::leads(true);
     let defining = tokio::spawn(async move { nats.define().await });
     let result = tokio::select! {
         () = stream::run(context.clone()) => Ok(()),
         () = stream_config::run(context.clone()) => Ok(()),
         () = connection::run(context.clone()) => Ok(()),
         () = context.listen() => Ok(()),
+        () = orphans::run(&context) => Ok(()),
+        () = namespace::watch(&context) => Ok(()),
         _ = leads.wait_for(|leads| !*leads) => Err(Error::new(Kind::Fenced, "another controller leads now")),
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => Ok(()),
     };
+    metrics::leads(false);
     defining.abort();
     // Once nobody listens, the lease is released, so that another one takes over at once.
     drop(leads);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::{Action, Controller};
@@ -13,23 +14,33 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use millrace_core::id::ConfigId;
 use millrace_core::stream::StreamState;
 use millrace_core::{Error, validate};
-use millrace_crds::{ConfigReference, Connection, DesiredState, ID_LABEL, Stream, StreamConfig, StreamConfigStatus, StreamSpec, object_id};
+use millrace_crds::{
+    CLEANUP_FINALIZER, ConfigReference, Connection, DeletionPolicy, DesiredState, ID_LABEL, Stream, StreamConfig, StreamConfigStatus,
+    StreamSpec, object_id,
+};
 use serde_json::json;
 
-use crate::conditions::set;
+use crate::cleanup;
+use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
 use crate::stream::phase;
+use crate::{finalizers, metrics};
 
 /// A definition that waits for something is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Marks Jobs that clean up after a definition.
+pub(crate) const CLEANUP_LABEL: &str = "millrace.dev/cleanup";
 
 /// Reconciles definitions; never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let configs: Api<StreamConfig> = context.api();
     let streams: Api<Stream> = context.api();
+    let jobs: Api<Job> = context.api();
     Controller::new(configs, watcher::Config::default())
         .owns(streams, watcher::Config::default())
-        .run(reconcile, on_failure, context)
+        .watches(jobs, watcher::Config::default().labels(CLEANUP_LABEL), cleanup::of_job)
+        .run(|config, context| metrics::measure("StreamConfig", reconcile(config, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a definition was not reconciled");
@@ -44,9 +55,13 @@ fn on_failure(config: Arc<StreamConfig>, error: &Failure, _: Arc<Context>) -> Ac
 }
 
 async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<Action, Failure> {
-    if is_paused(&*config) || config.metadata.deletion_timestamp.is_some() {
+    if config.metadata.deletion_timestamp.is_some() {
+        return cleanup::advance(&config, &context).await;
+    }
+    if is_paused(&*config) || context.is_terminating() {
         return Ok(Action::requeue(RESYNC));
     }
+    finalizers::set(&*config, CLEANUP_FINALIZER, config.spec.deletion_policy == DeletionPolicy::Delete, &context).await?;
     let id: ConfigId = object_id(&config.metadata)?;
     let mut status = config.status.clone().unwrap_or_default();
     let generation = config.metadata.generation.unwrap_or(0);
@@ -69,6 +84,7 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
     status.last_run = status.last_run.max(newest.map_or(0, run_number));
     status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
     status.phase = newest.map(|stream| phase(stream).as_str().to_owned());
+    cleanup::note_abandoned(&mut status, &streams);
     let is_active = status.active_stream.is_some();
     set(&mut status.conditions, generation, "Progressing", is_active, if is_active { "StreamActive" } else { "Idle" }, "");
     write(&config, status, &context).await?;
@@ -76,7 +92,7 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
 }
 
 /// A definition's streams, oldest first.
-async fn streams_of(config: &StreamConfig, context: &Context) -> Result<Vec<Stream>, Failure> {
+pub(crate) async fn streams_of(config: &StreamConfig, context: &Context) -> Result<Vec<Stream>, Failure> {
     let name = config.name_any();
     let all = context.api::<Stream>().list(&ListParams::default()).await?.items;
     let mut own: Vec<Stream> = all.into_iter().filter(|stream| stream.spec.config_ref.name == name).collect();
@@ -100,8 +116,7 @@ async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&
     let verdict = spec.and_then(|spec| validate::check(&spec));
     Ok(verdict.map_err(|error| {
         let word = if error.kind() == millrace_core::Kind::NotFound { "ReferenceMissing" } else { "Invalid" };
-        let field = error.field_name().map(|field| format!("{field}: ")).unwrap_or_default();
-        (word, format!("{field}{}", error.chain()))
+        (word, sentence(&error))
     }))
 }
 
@@ -186,12 +201,15 @@ async fn trim_history(config: &StreamConfig, streams: &[Stream], context: &Conte
     Ok(())
 }
 
-async fn write(config: &StreamConfig, status: StreamConfigStatus, context: &Context) -> Result<(), Failure> {
+pub(crate) async fn write(config: &StreamConfig, status: StreamConfigStatus, context: &Context) -> Result<(), Failure> {
     if config.status.as_ref() == Some(&status) {
         return Ok(());
     }
     let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "status": status});
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    context.api::<StreamConfig>().patch_status(&config.name_any(), &parameters, &Patch::Apply(patch)).await?;
-    Ok(())
+    match context.api::<StreamConfig>().patch_status(&config.name_any(), &parameters, &Patch::Apply(patch)).await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
 }

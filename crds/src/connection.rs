@@ -1,6 +1,6 @@
 //! Where a system is and how to log in.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use millrace_core::connection::{Engine, SslMode};
 use schemars::JsonSchema;
@@ -200,9 +200,32 @@ pub struct ConnectionStatus {
     /// The generation that was looked at last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `Reachable`, `CdcReady`.
+    /// `Accepted`, `Reachable`, `CdcReady`, `InUse`.
     pub conditions: Vec<Condition>,
     /// As the server says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
+    /// The newest try to log in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeRecord>,
+}
+
+/// A try to log in from where workers run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProbeRecord {
+    /// Tries so far; each is a Job of its own.
+    pub number: u64,
+    /// The generation that was tried.
+    pub generation: i64,
+    /// The value of the annotation `millrace.dev/probe` that was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Whether its answer is still to come.
+    pub is_running: bool,
+    /// Failed tries since the last good one.
+    pub failures: u32,
+    /// When the next one is made, after a failed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Time>,
 }

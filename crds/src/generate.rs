@@ -3,7 +3,7 @@
 use kube::CustomResourceExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::rules::{self, Bound, Rule};
+use crate::rules::{self, Bound, Rule, TYPE};
 use crate::{Connection, Stream, StreamConfig};
 
 /// Every kind's file name and definition, in the order in which they are applied.
@@ -98,6 +98,10 @@ fn put_rules(schema: &mut Value, base: &str, rules: &[Rule]) -> Result<(), Strin
     for rule in rules {
         let place = at(schema, base, rule.path)?;
         let mut entry = json!({"rule": rule.rule, "message": rule.message});
+        if rule.message.contains(TYPE) {
+            let (before, after) = rule.message.split_once(TYPE).unwrap_or_default();
+            entry["messageExpression"] = json!(format!("'{before}' + self.type + '{after}'"));
+        }
         if !rule.field.is_empty() {
             entry["fieldPath"] = json!(rule.field);
         }

@@ -16,8 +16,8 @@ mod stream;
 mod stream_config;
 
 pub use connection::{
-    AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, S3Form, SecretKey, SnowflakeForm,
-    TlsForm,
+    AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, ProbeRecord, S3Form, SecretKey,
+    SnowflakeForm, TlsForm,
 };
 pub use convert::{ObjectId, created_at, object_id};
 pub use generate::definitions;
@@ -47,11 +47,26 @@ pub const RUN_ID_ANNOTATION: &str = "millrace.dev/run-id";
 /// Public name of the key that started a stream.
 pub const STARTED_BY_ANNOTATION: &str = "millrace.dev/started-by";
 
+/// The trace that a stream's start belongs to, in the form of W3C Trace Context's `traceparent`.
+pub const TRACEPARENT_ANNOTATION: &str = "millrace.dev/traceparent";
+
 /// When a stop was seen first.
 pub const STOPPED_AT_ANNOTATION: &str = "millrace.dev/stopped-at";
 
 /// What a connection's Secret is named after, so that the controller's workers can be held to these.
 pub const SECRET_PREFIX: &str = "millrace-conn-";
+
+/// Asks for another try to log in: a Connection with a value that was not there before is probed again. Also the label of such a try's Job.
+pub const PROBE_ANNOTATION: &str = "millrace.dev/probe";
+
+/// Keeps a Connection while something names it.
+pub const IN_USE_FINALIZER: &str = "millrace.dev/in-use";
+
+/// Keeps a StreamConfig until what it has left at its target is removed.
+pub const CLEANUP_FINALIZER: &str = "millrace.dev/cleanup";
+
+/// Keeps a Stream until its workers are gone.
+pub const WORKERS_FINALIZER: &str = "millrace.dev/workers";
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,9 @@
 //! A path leads through a kind's schema: member names, `[]` for the elements of a list. A rule's sentence is the one that the REST API gives for the same mistake, and
 //! its field, below the path, is the one that `details.field` names there, but for connections, which are names here and ids there.
 
+/// Stands in a sentence for the object's `type`.
+pub(crate) const TYPE: &str = "{type}";
+
 /// A bound of one schema.
 pub(crate) struct Bound {
     pub(crate) path: &'static str,
@@ -50,8 +53,8 @@ pub(crate) const CONNECTION_RULES: &[Rule] = &[
     rule(
         "spec",
         "self.type in ['mysql', 'postgresql'] ? has(self.database) : self.type == 's3' ? has(self.s3) : self.type == 'gcs' ? has(self.gcs) : self.type == 'azure' ? has(self.azure) : self.type == 'snowflake' ? has(self.snowflake) : has(self.files)",
-        "a connection of this type has another form of spec",
-        ".type",
+        "a connection of type `{type}` has another form of spec",
+        ".database",
     ),
     rule("spec", "!has(self.ssl) || has(self.database)", "`ssl` is for database connections", ".ssl"),
     rule("spec.database", "self.host.trim() != ''", "the host must not be empty", ".host"),
@@ -107,7 +110,7 @@ pub(crate) const CONFIG_RULES: &[Rule] = &[
         "",
         "self.mode != 'cdc' || !has(self.target.spec.db) || !has(self.target.spec.db.writeMode) || self.target.spec.db.writeMode == 'upsert'",
         "change data capture writes with `upsert` only",
-        ".target.spec",
+        ".target.spec.db.writeMode",
     ),
     rule(
         "",

@@ -182,4 +182,7 @@ pub struct StreamConfigStatus {
     /// The `runNonce` that the newest Stream carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_nonce: Option<String>,
+    /// Runs that failed or were stopped. When the definition is deleted, tables that they have made and that nothing else uses are removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub abandoned_runs: Vec<String>,
 }

@@ -80,8 +80,12 @@ fn objects_that_break_a_rule_are_told_its_sentence() {
             told.insert(sentence.to_owned());
         }
     }
+    let is_told = |message: &str| match message.split_once(rules::TYPE) {
+        Some((before, after)) => told.iter().any(|told| told.starts_with(before) && told.ends_with(after)),
+        None => told.contains(message),
+    };
     let tables = [rules::CONNECTION_RULES, rules::CONFIG_RULES, rules::CONFIG_CHANGES, rules::STREAM_RULES];
-    let untold: Vec<&str> = tables.iter().copied().flatten().map(|rule| rule.message).filter(|message| !told.contains(*message)).collect();
+    let untold: Vec<&str> = tables.iter().copied().flatten().map(|rule| rule.message).filter(|message| !is_told(message)).collect();
     assert_eq!(untold, [""; 0], "rules that no case breaks");
 }
 

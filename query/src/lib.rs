@@ -10,6 +10,7 @@
 mod cancel;
 mod check;
 mod child;
+pub mod metrics;
 mod remote;
 mod tier;
 mod wire;

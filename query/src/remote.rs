@@ -35,8 +35,11 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 const PATH: &str = "/v1/query";
+/// The header of W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
 /// A statement with its sources.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A peer that opens a connection and says nothing is let go.
@@ -162,7 +165,10 @@ impl RemoteQueryTier {
 
     async fn ask(&self, query: FederatedQuery) -> Result<QueryOutcome> {
         let ask = Ask { sql: query.sql, sources: query.sources.iter().map(AskedSource::from).collect() };
-        let sent = self.client.post(&self.url).bearer_auth(self.token.expose()).json(&ask).send().await;
+        let request = self.client.post(&self.url).bearer_auth(self.token.expose()).json(&ask);
+        // The statement's span there becomes part of the request's trace here.
+        let request = millrace_service::traceparent().into_iter().fold(request, |request, parent| request.header(TRACEPARENT, parent));
+        let sent = request.send().await;
         let away = |error: reqwest::Error| {
             Error::new(Kind::ServerExhausted, "the query tier does not answer; try again").because(error.without_url())
         };
@@ -259,7 +265,10 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Json<Ask
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let query = FederatedQuery { sql: body.0.sql, sources: body.0.sources.into_iter().map(AliasedSource::from).collect() };
-    Json(Reply::from(shared.tier.run(query, CancellationToken::new()).await)).into_response()
+    let span = tracing::info_span!("request", otel.name = format!("POST {PATH}"), otel.kind = "server");
+    millrace_service::continue_trace(&span, headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
+    let run = async { shared.tier.run(query, CancellationToken::new()).await };
+    Json(Reply::from(run.instrument(span).await)).into_response()
 }
 
 /// Accepts TLS connections. Handshakes go on beside each other, so that a slow peer holds nobody up.

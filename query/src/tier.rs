@@ -15,8 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::cancel::cancel;
+use crate::metrics::{Counted, Statement};
 use crate::wire::{Answer, Request, Source, SourceEngine, Tls};
 
 /// A warm child that nobody needed for so long is let go.
@@ -52,8 +54,14 @@ pub struct ChildQueryTier {
 }
 
 struct WarmChild {
-    child: Child,
+    child: EngineChild,
     since: Instant,
+}
+
+/// A child process, counted while there is a handle to it.
+struct EngineChild {
+    process: Child,
+    _counted: Counted,
 }
 
 impl ChildQueryTier {
@@ -72,11 +80,14 @@ impl ChildQueryTier {
         let deadline = tokio::time::sleep(self.limits.deadline);
         tokio::pin!(deadline);
         let too_late = || Error::new(Kind::TimedOut, format!("the query took longer than {} s", self.limits.deadline.as_secs()));
+        let queued = Counted::queued();
         let _permit = tokio::select! {
             permit = self.admission.acquire() => permit.map_err(|_| Error::internal("the query tier is closed"))?,
             () = &mut deadline => return Err(Error::new(Kind::ServerExhausted, "too many queries at once; try again")),
             () = cancelled.cancelled() => return Err(ended()),
         };
+        drop(queued);
+        let _active = Counted::active();
         let tag = format!("millrace_{}", Ksuid::new(None::<std::time::SystemTime>, None));
         let mut running = Running { child: Some(self.child()?), sources: query.sources.clone(), tag: tag.clone() };
         self.warm_up();
@@ -84,7 +95,7 @@ impl ChildQueryTier {
         let request = self.request(&query, tag, temp.path().display().to_string())?;
         let Some(child) = running.child.as_mut() else { return Err(Error::internal("a query without a child")) };
         let answer = tokio::select! {
-            answer = converse(child, &request) => answer?,
+            answer = converse(&mut child.process, &request) => answer?,
             () = &mut deadline => { running.cancel().await; return Err(too_late()) }
             () = cancelled.cancelled() => { running.cancel().await; return Err(ended()) }
         };
@@ -110,26 +121,27 @@ impl ChildQueryTier {
     }
 
     /// A child that is warm, else a new one.
-    fn child(&self) -> Result<Child> {
+    fn child(&self) -> Result<EngineChild> {
         let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut warm) = warm
             && warm.since.elapsed() < WARM_FOR
-            && matches!(warm.child.try_wait(), Ok(None))
+            && matches!(warm.child.process.try_wait(), Ok(None))
         {
             return Ok(warm.child);
         }
         self.spawn()
     }
 
-    fn spawn(&self) -> Result<Child> {
-        Command::new(&self.program)
+    fn spawn(&self) -> Result<EngineChild> {
+        let process = Command::new(&self.program)
             .arg("query-one")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| Error::internal("the query engine cannot be started").because(error))
+            .map_err(|error| Error::internal("the query engine cannot be started").because(error))?;
+        Ok(EngineChild { process, _counted: Counted::child() })
     }
 
     /// Keeps one child ready for the next query, for a while.
@@ -150,13 +162,25 @@ impl ChildQueryTier {
 
 impl QueryTier for ChildQueryTier {
     fn run(&self, query: FederatedQuery, cancel: CancellationToken) -> BoxFuture<'_, Result<QueryOutcome>> {
-        self.run_query(query, cancel).boxed()
+        let span = tracing::info_span!("statement", sources = query.sources.len(), error = tracing::field::Empty);
+        let told = span.clone();
+        async move {
+            let statement = Statement::begin();
+            let result = self.run_query(query, cancel).await;
+            statement.end(&result);
+            if let Err(error) = &result {
+                told.record("error", tracing::field::debug(error.kind()));
+            }
+            result
+        }
+        .instrument(span)
+        .boxed()
     }
 }
 
 /// A query under way. Dropped before its end (the client went away), it is cancelled at its backends and its child killed.
 struct Running {
-    child: Option<Child>,
+    child: Option<EngineChild>,
     sources: Vec<AliasedSource>,
     tag: String,
 }
@@ -164,8 +188,8 @@ struct Running {
 impl Running {
     async fn cancel(mut self) {
         if let Some(mut child) = self.child.take() {
-            cancel(&self.sources, &self.tag, child.id()).await;
-            let _ = child.kill().await;
+            cancel(&self.sources, &self.tag, child.process.id()).await;
+            let _ = child.process.kill().await;
         }
     }
 }
@@ -176,8 +200,8 @@ impl Drop for Running {
         let (sources, tag) = (std::mem::take(&mut self.sources), std::mem::take(&mut self.tag));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                cancel(&sources, &tag, child.id()).await;
-                let _ = child.kill().await;
+                cancel(&sources, &tag, child.process.id()).await;
+                let _ = child.process.kill().await;
             });
         }
     }

@@ -15,7 +15,10 @@ use tokio::sync::OnceCell;
 pub(crate) const LONG: Duration = Duration::from_secs(180);
 
 /// Where the chart stands.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
+
+/// Marks namespaces of tests.
+pub(crate) const TEST_LABEL: &str = "millrace.dev/test=true";
 
 /// A namespace with a release in it.
 pub(crate) struct Kube {
@@ -26,23 +29,7 @@ static SHARED: OnceCell<Kube> = OnceCell::const_new();
 
 /// The installation, with two controllers.
 pub(crate) async fn kube() -> &'static Kube {
-    SHARED
-        .get_or_init(|| async {
-            let kube = Kube { namespace: unique("mr").replace('_', "-") };
-            run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-            kube.helm(&[
-                "install",
-                "millrace",
-                CHART,
-                "--set",
-                "controller.replicas=2,controller.maxActiveStreams=20",
-                "--wait",
-                "--timeout=90s",
-            ])
-            .await;
-            kube
-        })
-        .await
+    SHARED.get_or_init(|| Kube::install("controller.replicas=2,maxActiveStreams=20")).await
 }
 
 /// Runs a program; answers what it printed.
@@ -55,7 +42,7 @@ pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> St
     out
 }
 
-async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
+pub(crate) async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
     let mut child = Command::new(program)
         .args(args)
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -72,6 +59,15 @@ async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, St
 }
 
 impl Kube {
+    /// A release in a namespace of its own, with these values.
+    pub(crate) async fn install(values: &str) -> Self {
+        let kube = Self { namespace: unique("mr").replace('_', "-") };
+        run("kubectl", &["create", "namespace", &kube.namespace], None).await;
+        run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
+        kube.helm(&["install", "millrace", CHART, "--set", values, "--wait", "--timeout=150s"]).await;
+        kube
+    }
+
     /// `helm` in the namespace.
     pub(crate) async fn helm(&self, args: &[&str]) -> String {
         run("helm", &[&["-n", self.namespace.as_str()], args].concat(), None).await
@@ -89,8 +85,34 @@ impl Kube {
 
     /// Applies objects.
     pub(crate) async fn apply(&self, objects: &[Value]) {
+        let (is_ok, out) = self.try_apply(objects).await;
+        assert!(is_ok, "kubectl apply: {out}");
+    }
+
+    /// As [`Kube::apply`], answering whether the cluster took them and what it said.
+    pub(crate) async fn try_apply(&self, objects: &[Value]) -> (bool, String) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        run("kubectl", &["-n", &self.namespace, "apply", "-f", "-"], Some(&list)).await;
+        try_run("kubectl", &["-n", &self.namespace, "apply", "-f", "-"], Some(&list)).await
+    }
+
+    /// Asks the cluster whether it would create an object, and what it says.
+    pub(crate) async fn try_create(&self, object: &Value) -> (bool, String) {
+        try_run("kubectl", &["-n", &self.namespace, "create", "--dry-run=server", "-f", "-"], Some(&object.to_string())).await
+    }
+
+    /// Messages of the events about an object that have this reason.
+    pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
+        let fields = format!("--field-selector=involvedObject.name={name},reason={reason}");
+        let text = self.kubectl(&["get", "events", &fields, "-o", "json"]).await;
+        let list: Value = serde_json::from_str(&text).unwrap();
+        list["items"].as_array().into_iter().flatten().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Removes a namespace; answers how long that took.
+    pub(crate) async fn delete_namespace(&self) -> Duration {
+        let begun = Instant::now();
+        run("kubectl", &["delete", "namespace", &self.namespace, "--timeout=120s"], None).await;
+        begun.elapsed()
     }
 
     /// An object as JSON; null if it is not there.
@@ -138,20 +160,30 @@ pub(crate) fn host() -> String {
 impl Scene {
     /// A source with these statements, its connections and their Secrets.
     pub(crate) async fn new(name: &str, statements: &[String]) -> Self {
+        Self::new_in(kube().await, name, statements).await
+    }
+
+    /// As [`Scene::new`], in another installation.
+    pub(crate) async fn new_in(kube: &Kube, name: &str, statements: &[String]) -> Self {
         let servers = shared().await;
         let source = MySqlDatabase::create(&servers.mysql, name).await.unwrap();
         source.execute(statements).await.unwrap();
         let proxy = FaultProxy::start_on(&host(), &servers.mysql.host, servers.mysql.port).await.unwrap();
         let to = FaultProxy::start_on(&host(), &servers.postgres.host, servers.postgres.port).await.unwrap();
         let scene = Self { source, target: unique(name), name: unique(name).replace('_', "-"), proxy, to };
-        let objects = [
-            scene.secret("from", &servers.mysql.password),
-            scene.secret("to", &servers.postgres.password),
-            scene.connection("from", "mysql", &servers.mysql, scene.proxy.port),
-            scene.connection("to", "postgresql", &servers.postgres, scene.to.port),
-        ];
-        kube().await.apply(&objects).await;
+        kube.apply(&scene.objects().await).await;
         scene
+    }
+
+    /// Its connections and their Secrets.
+    pub(crate) async fn objects(&self) -> Vec<Value> {
+        let servers = shared().await;
+        vec![
+            self.secret("from", &servers.mysql.password),
+            self.secret("to", &servers.postgres.password),
+            self.connection("from", "mysql", &servers.mysql, self.proxy.port),
+            self.connection("to", "postgresql", &servers.postgres, self.to.port),
+        ]
     }
 
     pub(crate) fn secret(&self, side: &str, password: &str) -> Value {

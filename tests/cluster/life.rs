@@ -56,9 +56,15 @@ async fn a_missing_connection_is_waited_for_and_a_deleted_stream_leaves_nothing(
 #[tokio::test]
 async fn service_accounts_may_do_what_the_committed_list_says_and_no_more() {
     let kube = kube().await;
+    // The account of the uninstall exists only while one is under way.
+    let hook = kube.helm(&["template", "millrace", crate::kube::CHART, "--show-only", "templates/uninstall.yaml"]).await;
+    let (_, job) = hook.rsplit_once("---").unwrap();
+    assert!(job.contains("kind: Job"), "{job}");
+    crate::kube::run("kubectl", &["-n", &kube.namespace, "apply", "-f", "-"], Some(hook.strip_suffix(job).unwrap())).await;
     let mut found = String::new();
-    for account in ["controller", "worker", "default"] {
+    for account in ["controller", "apiserver", "query", "worker", "drain", "default"] {
         let name = if account == "default" { account.to_owned() } else { format!("millrace-{account}") };
+        kube.kubectl(&["get", "serviceaccount", &name]).await;
         let user = format!("--as=system:serviceaccount:{}:{name}", kube.namespace);
         let (is_ok, rules) = kube.try_kubectl(&["auth", "can-i", "--list", "--no-headers", &user]).await;
         assert!(is_ok, "{rules}");
@@ -71,6 +77,7 @@ async fn service_accounts_may_do_what_the_committed_list_says_and_no_more() {
         found.push_str(&format!("{account}\n"));
         lines.iter().for_each(|line| found.push_str(&format!("  {line}\n")));
     }
+    kube.kubectl(&["delete", "serviceaccount,role,rolebinding", "millrace-drain"]).await;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/rights.txt");
     if std::env::var_os("MILLRACE_UPDATE").is_some() {
         std::fs::write(path, &found).unwrap();

@@ -4,6 +4,7 @@ use futures::StreamExt as _;
 use millrace_tests::dataset::products;
 use millrace_tests::entitlement_service::{EntitlementService, Mood};
 use millrace_tests::servers::shared;
+use millrace_tests::suites::rest::accounts;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -26,43 +27,6 @@ async fn start(server: &Server, install: &str) -> (u16, String) {
 
 fn refused(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
-}
-
-#[tokio::test]
-async fn under_key_everything_but_three_paths_asks_for_a_key_or_a_session() {
-    let server = Server::start_auth("key").await;
-    let mut bare = server.api.clone();
-    bare.key = None;
-    for path in ["/health", "/ready", "/system/defaults"] {
-        assert_eq!(bare.get(path).await.unwrap().status, 200, "{path}");
-    }
-    let closed = ["/connections", "/streams", "/services/status", "/logs/stream", "/openapi.json", "/user/configs", "/system/sql-logging"];
-    for path in closed {
-        assert_eq!(code(&bare.get(path).await.unwrap()), (401, "AUTHENTICATION_FAILED"), "{path}");
-        let wrong = bare.call_with(Method::GET, path, None, &[("X-API-Key", "mr_wrong")]).await.unwrap();
-        assert_eq!(wrong.status, 401, "{path}");
-    }
-    assert_eq!(bare.post("/session", Value::Null).await.unwrap().status, 401);
-    let opened = server.api.post("/session", Value::Null).await.unwrap();
-    let cookie = opened.cookie.clone().unwrap();
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Path=/api/v1"), "{cookie}");
-    let pair = cookie.split(';').next().unwrap();
-    assert!(!cookie.contains(&server.key));
-    for path in ["/connections", "/services/status", "/user"] {
-        let seen = bare.call_with(Method::GET, path, None, &[("Cookie", pair)]).await.unwrap();
-        assert_eq!(seen.status, 200, "{path}: {seen:?}");
-    }
-    // The cookie is for browsing: stream operations want the key itself.
-    let stop = bare.call_with(Method::POST, NOBODY, None, &[("Cookie", pair), ("X-Install-ID", "i")]).await.unwrap();
-    assert_eq!(stop.status, 401);
-    // Another site's page has the browser's cookie only if the browser is wrong, and then its origin gives it away.
-    let foreign = bare.call_with(Method::GET, "/connections", None, &[("Cookie", pair), ("Origin", "https://evil.example")]).await.unwrap();
-    assert_eq!(code(&foreign), (403, "FORBIDDEN_ORIGIN"));
-    let rebound = bare.call_with(Method::GET, "/connections", None, &[("Host", "evil.example")]).await.unwrap();
-    assert_eq!(rebound.status, 401, "a name that leads here brings no cookie");
-    assert_eq!(bare.call_with(Method::POST, "/user/clear-key", None, &[("Cookie", pair)]).await.unwrap().status, 200);
-    assert_eq!(bare.call_with(Method::GET, "/connections", None, &[("Cookie", pair)]).await.unwrap().status, 401);
-    assert!(server.api.events("/logs/stream").await.is_ok());
 }
 
 #[tokio::test]
@@ -201,28 +165,8 @@ async fn letting_everybody_in_needs_saying_so() {
 #[tokio::test]
 async fn statements_are_logged_as_the_setting_says_and_a_client_can_stop_the_server() {
     let mut server = Server::start().await;
-    let api = server.api.clone();
-    let setting = api.get("/system/sql-logging").await.unwrap().body;
-    assert_eq!(setting, json!({"sqlCaptureMode": "minimal", "forwardSQLLogs": false}));
-    let put = async |path: &str, body: Value| api.call(Method::PUT, path, Some(body)).await.unwrap();
-    assert_eq!(put("/system/sql-logging", json!({"forwardSQLLogs": true})).await.body["forwardSQLLogs"], true);
-    for (body, field) in [(json!({"sqlCaptureMode": "all"}), "sqlCaptureMode"), (json!({"other": 1}), "other")] {
-        let answer = put("/system/sql-logging", body).await;
-        assert_eq!((answer.status, answer.body["details"]["field"].as_str()), (400, Some(field)), "{answer:?}");
-    }
-    let mut records = api.events("/logs/stream").await.unwrap();
-    let sql = json!({"sql": "SELECT 'S3cretLiteral' AS a, 7 AS b"});
-    api.post("/query/federated", sql.clone()).await.unwrap();
-    let record = records.next().await.unwrap();
-    assert_eq!(
-        (record["query"].as_str(), &record["purpose"], &record["rowCount"]),
-        (Some("SELECT ? AS a, ? AS b"), &json!("DATA_QUERY"), &json!(1)),
-        "{record}"
-    );
-    assert_eq!(put("/system/logging", json!({"sqlCaptureMode": "verbose"})).await.body["sqlCaptureMode"], "verbose");
-    api.post("/query/federated", sql).await.unwrap();
-    assert!(records.next().await.unwrap()["query"].as_str().unwrap().contains("S3cretLiteral"));
-    let answer = api.post("/system/shutdown", Value::Null).await.unwrap();
+    accounts::statements_are_logged_as_the_setting_says(&server).await;
+    let answer = server.api.post("/system/shutdown", Value::Null).await.unwrap();
     assert_eq!(answer.body, json!({"status": "shutting_down"}));
     assert_eq!(server.process.wait().await, Some(0));
     server.start_again().await;
@@ -232,56 +176,10 @@ async fn statements_are_logged_as_the_setting_says_and_a_client_can_stop_the_ser
 #[tokio::test]
 async fn logs_of_a_run_outlive_the_process_and_go_with_the_run() {
     let mut server = Server::start().await;
-    let source = source("kept", &products(5_000)).await;
-    let (config, _) = server.config(&source).await;
-    let stats = server.run(&config).await;
-    let stream = stats["streamID"].as_str().unwrap().to_owned();
+    let run = accounts::a_run_leaves_logs(&server).await;
     assert_eq!(server.process.terminate().await, Some(0));
     server.start_again().await;
-    let logs = server.api.get(&format!("/streams/{stream}/logs")).await.unwrap().body;
-    let of = |category: &str| logs.as_array().unwrap().iter().filter(|record| record["category"] == category).count();
-    assert!(of("progress") >= 4 && of("stat") >= 3 && of("table_metadata") == 1, "{logs}");
-    let last = logs.as_array().unwrap().iter().rfind(|record| record["category"] == "stat" && record["type"] == "target").unwrap();
-    assert_eq!((&last["status"], &last["events"], &last["streamId"]), (&json!("FINISHED"), &json!(5_000), &json!(stream)));
-    let warnings = server.api.get(&format!("/streams/{stream}/logs?level=warn&limit=5")).await.unwrap().body;
-    assert!(warnings.as_array().unwrap().iter().all(|record| record["level"] == "warn" || record["level"] == "error"), "{warnings}");
-    let history = server.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
-    let run = history[0]["id"].as_str().unwrap();
-    server.api.call(Method::DELETE, &format!("/stream-configs/{config}/runs/{run}"), None).await.unwrap();
-    assert_eq!(server.api.get(&format!("/streams/{stream}/logs")).await.unwrap().status, 404);
-}
-
-#[tokio::test]
-async fn foreign_keys_that_do_not_hold_are_named_counted_and_validated_later() {
-    let servers = shared().await;
-    let server = Server::start().await;
-    let statements = [
-        "CREATE TABLE p (id INT PRIMARY KEY)",
-        "CREATE TABLE c (id INT PRIMARY KEY, p INT, CONSTRAINT fk FOREIGN KEY (p) REFERENCES p (id))",
-        "SET foreign_key_checks = 0",
-        "INSERT INTO c VALUES (1, 7), (2, 8), (3, NULL)",
-    ];
-    let source = source("orphans", &statements.map(str::to_owned)).await;
-    let (config, target) = server.config(&source).await;
-    let stats = server.run(&config).await;
-    assert_eq!(stats["status"], "FAILED", "{stats}");
-    assert!(stats["error"].as_str().unwrap().contains("foreign key `fk` of `c`"), "{stats}");
-    let path = format!("/stream/{config}/validate-constraints");
-    let found = server.api.post(&path, Value::Null).await.unwrap().body;
-    assert_eq!(
-        (&found["engine"], &found["totalOrphanRows"], &found["violations"][0]["constraintName"]),
-        (&json!("postgres"), &json!(2), &json!("fk")),
-        "{found}"
-    );
-    let pg = millrace_tests::database::PgDatabase::open(&servers.postgres, &target).await.unwrap();
-    pg.client.batch_execute("INSERT INTO p VALUES (7), (8)").await.unwrap();
-    let found = server.api.post(&format!("/stream-configs/{config}/validate-constraints"), Value::Null).await.unwrap().body;
-    assert_eq!(
-        (&found["validatedCount"], &found["validatedConstraints"][0]["tableName"], &found["violations"]),
-        (&json!(1), &json!("c"), &json!([])),
-        "{found}"
-    );
-    assert_eq!(pg.texts("SELECT convalidated::text FROM pg_constraint WHERE conname = 'fk'").await.unwrap(), ["true"]);
+    accounts::logs_of_a_run_outlive_the_process_and_go_with_the_run(&server, run).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use millrace_bus::LocalBus;
+use millrace_bus::{LocalBus, Nats, NatsConfig};
+use millrace_cluster::ClusterStore;
 use millrace_connectors::connector;
 use millrace_core::config::TargetSpec;
 use millrace_core::connection::Engine;
@@ -30,6 +31,16 @@ use tokio_util::sync::CancellationToken;
 async fn the_sqlite_store() {
     let dir = tempfile::tempdir().unwrap();
     suites::config_store::conformance(Arc::new(Store::open(dir.path()).await.unwrap())).await;
+}
+
+/// Without nodes, controller or NATS: the store is the Kubernetes API server's alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_a_cluster() {
+    let Some(server) = crate::crds::server().await else { return };
+    let nowhere = NatsConfig { url: "nats://127.0.0.1:1".to_owned(), token: None, namespace: "default".to_owned() };
+    let nats = Nats::connect(&nowhere, "tests").await.unwrap();
+    let store = ClusterStore::connect(Some(&server.kubeconfig().unwrap()), "default", nats, 4).await.unwrap();
+    suites::config_store::conformance(Arc::new(store)).await;
 }
 
 #[tokio::test]
@@ -107,6 +118,22 @@ async fn the_postgres_sink() {
     let scope = Scope { database: Some(database.name.clone()), schema: None };
     let count = async || database.client.query_one("SELECT count(*) FROM t", &[]).await.ok().map(|row| row.get::<_, i64>(0) as u64);
     suites::sink::conformance(engine, &connection, &scope, count).await;
+}
+
+#[tokio::test]
+async fn postgres_forgets_a_deleted_definition_and_keeps_what_is_the_users() {
+    let servers = shared().await;
+    let database = PgDatabase::create(&servers.postgres, "forgetting").await.unwrap();
+    let connection = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
+    let scope = Scope { database: Some(database.name.clone()), schema: None };
+    let sql = async |text: &str| {
+        let Some(rest) = text.strip_prefix("SELECT") else {
+            database.client.batch_execute(text).await.unwrap();
+            return None;
+        };
+        database.client.query_one(&format!("SELECT{rest}"), &[]).await.ok().map(|row| row.get::<_, i64>(0))
+    };
+    suites::sink::forgetting(connector(Engine::PostgreSql).unwrap(), &connection, &scope, sql).await;
 }
 
 #[tokio::test]

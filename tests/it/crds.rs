@@ -33,17 +33,23 @@ fn changed(good: &Value, set: &Value, name: &str) -> Value {
     object
 }
 
-#[tokio::test]
-async fn an_api_server_takes_the_definitions_and_samples_and_refuses_what_they_forbid() {
+/// An API server that knows the definitions; none, loudly, where it cannot be had.
+pub(crate) async fn server() -> Option<ApiServer> {
     let Some(program) = kube_program() else {
         let text = "LEFT OUT: no Kubernetes API server on this machine; `./x deps` builds one where there is a Go toolchain";
         let _ = writeln!(std::io::stderr(), "{text} ({PROGRAM_VARIABLE})");
-        return;
+        return None;
     };
     let server = ApiServer::start(program).await.unwrap();
     for file in ["connections", "streamconfigs", "streams"] {
         server.define(&read(&format!("yaml/{file}.yaml"))).await.unwrap();
     }
+    Some(server)
+}
+
+#[tokio::test]
+async fn an_api_server_takes_the_definitions_and_samples_and_refuses_what_they_forbid() {
+    let Some(server) = server().await else { return };
     for sample in ["connection-mariadb", "connection-postgresql", "streamconfig", "streamconfig-selected"] {
         let object = read(&format!("samples/{sample}.yaml"));
         let path = format!("{}?fieldValidation=Strict", place(object["kind"].as_str().unwrap()));

@@ -6,12 +6,14 @@ mod conformance;
 mod convert;
 mod crds;
 mod faults;
+mod fleet;
 mod kit;
 mod property;
-mod refusals;
 mod rest;
 mod runs;
+mod telemetry;
 mod tls;
+mod traced;
 mod values;
 mod writing;
 

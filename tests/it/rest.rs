@@ -1,257 +1,74 @@
-//! The REST API of `millrace serve` on real servers.
+//! The REST API of `millrace serve` on real servers: the suite that clusters pass too, and what only one process has.
 
-use millrace_tests::api::connection;
-use millrace_tests::database::PgDatabase;
-use millrace_tests::dataset::{products, shop};
-use millrace_tests::servers::shared;
-use reqwest::Method;
-use serde_json::{Value, json};
+use millrace_tests::suites::rest::{accounts, calls, refusals, runs};
 
-use crate::support::{Server, source};
+use crate::support::Server;
 
-/// Runs tests under both settings of `auth.ide`.
-macro_rules! under_both {
-    ($($name:ident,)+) => {
-        mod open {
-            $(#[tokio::test] async fn $name() { super::$name("open").await; })+
-        }
-        mod key {
-            $(#[tokio::test] async fn $name() { super::$name("key").await; })+
+/// Runs functions of the suite on servers of their own, under a setting of `auth.ide`.
+macro_rules! suite {
+    ($auth:ident: $($group:ident::$name:ident,)+) => {
+        mod $auth {
+            $(#[tokio::test] async fn $name() {
+                let server = super::Server::start_auth(stringify!($auth)).await;
+                super::$group::$name(&server).await;
+            })+
         }
     };
 }
 
-under_both! {
-    the_four_calls_of_the_quick_start_work,
-    a_key_made_beside_a_running_server_counts_at_once,
-    unknown_paths_methods_origins_and_hosts_get_typed_errors_too,
-    what_is_not_built_is_refused_at_start_by_its_field,
-    wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike,
-    connections_are_kept_without_showing_their_secrets,
-    federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret,
-    the_openapi_document_is_valid_and_names_what_every_route_answers,
+suite! { open:
+    calls::the_four_calls_of_the_quick_start_work,
+    calls::stream_operations_need_a_key_and_everything_else_does_not,
+    calls::unknown_paths_methods_origins_and_hosts_get_typed_errors_too,
+    calls::what_is_not_built_is_refused_at_start_by_its_field,
+    calls::wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike,
+    calls::federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret,
+    calls::the_openapi_document_is_valid_and_names_what_every_route_answers,
+    refusals::bad_requests,
+    refusals::bad_configs_are_refused_by_plan_and_start_alike,
+    runs::selections_choose_columns_and_rows_by_every_operator,
+    runs::unwanted_structure_is_left_out_and_refuses_nothing,
+    runs::a_target_connection_that_breaks_is_opened_again_and_no_row_is_lost_or_doubled,
+    runs::a_source_connection_that_breaks_is_opened_again_at_a_new_moment,
+    runs::a_paused_run_goes_on_where_it_was,
+    accounts::foreign_keys_that_do_not_hold_are_named_counted_and_validated_later,
 }
 
-async fn the_four_calls_of_the_quick_start_work(auth: &str) {
-    let servers = shared().await;
-    let server = Server::start_auth(auth).await;
-    let sales = source(
-        "sales",
-        &[
-            "CREATE TABLE orders (id INT PRIMARY KEY, account_id INT, total DECIMAL(10,2))".into(),
-            "INSERT INTO orders VALUES (1, 1, 9.50), (2, 1, 0.25)".into(),
-        ],
-    )
-    .await;
-    let (config, target) = server.config(&sales).await;
-    let stats = server.run(&config).await;
-    assert_eq!(stats["status"], "FINISHED", "{stats}");
-    assert_eq!((&stats["nodes"][0]["counter"], &stats["nodes"][1]["counter"]), (&json!(2), &json!(2)));
-    assert_eq!(stats["tables"][0]["rowsWritten"], 2);
-    let pg = PgDatabase::open(&servers.postgres, &target).await.unwrap();
-    pg.client.batch_execute("CREATE TABLE accounts (id int, name text); INSERT INTO accounts VALUES (1, 'Zoë')").await.unwrap();
-    let sql = format!(
-        "SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.{}.orders b ON a.id = b.account_id ORDER BY b.total",
-        sales.name
-    );
-    let answer = server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
-    assert_eq!(answer.body["rows"], json!([["Zoë", 0.25], ["Zoë", 9.5]]), "{answer:?}");
-    assert_eq!(answer.body["columns"], json!(["name", "total"]));
-    let named = server.api.post("/query/federated", json!({"query": "SELECT count(*) FROM to.public.orders"})).await.unwrap();
-    assert_eq!(named.status, 422, "`to` is a reserved word: {named:?}");
-    let history = server.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
-    assert_eq!((&history[0]["status"], &history[0]["rowsInserted"]), (&json!("FINISHED"), &json!(2)));
+suite! { key:
+    calls::the_four_calls_of_the_quick_start_work,
+    calls::stream_operations_need_a_key_and_everything_else_does_not,
+    calls::unknown_paths_methods_origins_and_hosts_get_typed_errors_too,
+    calls::what_is_not_built_is_refused_at_start_by_its_field,
+    calls::wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike,
+    calls::federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret,
+    calls::the_openapi_document_is_valid_and_names_what_every_route_answers,
+    refusals::bad_requests,
+    accounts::under_key_everything_but_three_paths_asks_for_a_key_or_a_session,
 }
 
 #[tokio::test]
-async fn stream_operations_need_a_key_and_everything_else_does_not() {
-    let server = Server::start().await;
-    let stream = "stream_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
-    let paths = [
-        "/stream-configs/config_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0/start".to_owned(),
-        format!("/streams/{stream}/pause"),
-        format!("/streams/{stream}/resume"),
-        format!("/streams/{stream}/stop"),
-    ];
-    let mut bare = server.api.clone();
-    bare.key = None;
-    for path in &paths {
-        for headers in [
-            &[][..],
-            &[("X-API-Key", server.key.as_str())][..],
-            &[("X-API-Key", "mr_wrong"), ("X-Install-ID", "i")][..],
-            &[("X-Install-ID", "i")][..],
-        ] {
-            let answer = bare.call_with(Method::POST, path, None, headers).await.unwrap();
-            assert_eq!((answer.status, answer.body["code"].as_str()), (401, Some("AUTHENTICATION_FAILED")), "{path} {headers:?}");
+async fn a_key_made_beside_a_running_server_counts_at_once() {
+    for auth in ["open", "key"] {
+        let server = Server::start_auth(auth).await;
+        let (_, key, _) =
+            millrace_tests::process::run(&["keys", "create", "--data-dir", server.dir.path().to_str().unwrap()], &[]).await.unwrap();
+        calls::a_key_made_beside_a_running_server_counts_at_once(&server, &key).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_are_kept_without_showing_their_secrets() {
+    for auth in ["open", "key"] {
+        let server = Server::start_auth(auth).await;
+        calls::connections_are_kept_without_showing_their_secrets(&server).await;
+        let password = &server.mysql.password;
+        for file in std::fs::read_dir(server.dir.path()).unwrap().flatten() {
+            let bytes = std::fs::read(file.path()).unwrap();
+            let found = bytes.windows(password.len()).any(|window| window == password.as_bytes());
+            assert!(!found, "the password stands in {}", file.path().display());
         }
-        let answer = server.api.post(path, Value::Null).await.unwrap();
-        assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("NOT_FOUND")), "{path}");
+        assert!(!server.process.output().contains(password.as_str()));
     }
-    for path in
-        ["/connections", "/stream-configs", "/streams", "/health", "/ready", "/services/status", "/system/defaults", "/openapi.json"]
-    {
-        assert_eq!(bare.get(path).await.unwrap().status, 200, "{path}");
-    }
-}
-
-async fn a_key_made_beside_a_running_server_counts_at_once(auth: &str) {
-    let server = Server::start_auth(auth).await;
-    let (_, key, _) =
-        millrace_tests::process::run(&["keys", "create", "--data-dir", server.dir.path().to_str().unwrap()], &[]).await.unwrap();
-    let mut api = server.api.clone();
-    api.key = Some(key.trim().to_owned());
-    let answer = api.post("/streams/stream_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0/stop", Value::Null).await.unwrap();
-    assert_eq!(answer.status, 404, "past the key, at the stream: {answer:?}");
-    assert_eq!(key.lines().count(), 1, "the key stands alone on stdout");
-}
-
-async fn unknown_paths_methods_origins_and_hosts_get_typed_errors_too(auth: &str) {
-    let server = Server::start_auth(auth).await;
-    let api = &server.api;
-    let missing = api.get("/nowhere").await.unwrap();
-    assert_eq!((missing.status, missing.body["code"].as_str()), (404, Some("ROUTE_NOT_FOUND")));
-    let method = api.call(Method::PATCH, "/connections", None).await.unwrap();
-    assert_eq!((method.status, method.body["code"].as_str()), (405, Some("METHOD_NOT_ALLOWED")));
-    let foreign = api.call_with(Method::GET, "/connections", None, &[("Origin", "https://evil.example")]).await.unwrap();
-    assert_eq!((foreign.status, foreign.body["code"].as_str()), (403, Some("FORBIDDEN_ORIGIN")));
-    let rebound = api.call_with(Method::GET, "/connections", None, &[("Host", "evil.example")]).await.unwrap();
-    // Who shows a key by header is not led here by a page.
-    assert_eq!(rebound.status, if auth == "open" { 403 } else { 200 });
-}
-
-async fn what_is_not_built_is_refused_at_start_by_its_field(auth: &str) {
-    let server = Server::start_auth(auth).await;
-    let source = source("unbuilt", &products(10)).await;
-    let (config, _) = server.config(&source).await;
-    let stored = server.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
-    let changes: Vec<(&str, Value)> = vec![("mode", json!({"mode": "cdc"}))];
-    for (field, change) in changes {
-        let mut body = stored.clone();
-        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
-        let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
-        assert_eq!(
-            (answer.status, answer.body["code"].as_str(), answer.body["details"]["field"].as_str()),
-            (422, Some("NOT_SUPPORTED"), Some(field))
-        );
-    }
-    let mut body = stored;
-    body["source"]["connections"][0]["tables"] = json!([{"name": "products"}, {"name": "nowhere"}]);
-    server.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
-    let answer = server.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
-    assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("OBJECT_MISSING")));
-    assert_eq!(answer.body["details"]["field"], "source.connections[0].tables[1].name");
-}
-
-async fn wrong_passwords_and_hosts_fail_tests_pings_and_starts_alike(auth: &str) {
-    let servers = shared().await;
-    let server = Server::start_auth(auth).await;
-    let mut wrong = connection("wrong", "postgresql", &servers.postgres, "postgres");
-    wrong["spec"]["database"]["password"] = json!("Wr0ngPassword");
-    let answer = server.api.post("/connections/test", wrong).await.unwrap();
-    assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("CONNECTION_LOGIN_REFUSED")));
-    assert!(!answer.body.to_string().contains("Wr0ngPassword"));
-    let mut nowhere = connection("nowhere", "mysql", &servers.mysql, "mysql");
-    nowhere["spec"]["database"]["host"] = json!("host.invalid");
-    let id = server.api.post("/connections", nowhere).await.unwrap().text("id").unwrap();
-    let answer = server.api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap();
-    assert_eq!(
-        (answer.status, answer.body["code"].as_str(), answer.body["ping"].as_str()),
-        (502, Some("CONNECTION_UNREACHABLE"), Some("failed"))
-    );
-    let good = connection("good", "MySQL", &servers.mysql, "mysql");
-    assert_eq!(server.api.post("/connections/test", good).await.unwrap().body, json!({"ping": "ok"}));
-}
-
-async fn connections_are_kept_without_showing_their_secrets(auth: &str) {
-    let servers = shared().await;
-    let server = Server::start_auth(auth).await;
-    let api = &server.api;
-    let id = api.connect("shown", "mysql", &servers.mysql, "mysql").await.unwrap();
-    let mut shown = api.get(&format!("/connections/{id}")).await.unwrap().body;
-    assert!(shown["spec"]["database"].get("password").is_none());
-    shown["name"] = json!("renamed");
-    let updated = api.call(Method::PUT, &format!("/connections/{id}"), Some(shown.clone())).await.unwrap();
-    assert_eq!((updated.status, updated.body["name"].as_str()), (200, Some("renamed")));
-    let ping = api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap();
-    assert_eq!(ping.status, 200, "the password stayed: {ping:?}");
-    shown["spec"]["database"]["host"] = json!("elsewhere.example");
-    let moved = api.call(Method::PUT, &format!("/connections/{id}"), Some(shown)).await.unwrap();
-    assert_eq!((moved.status, moved.body["details"]["field"].as_str()), (400, Some("spec.database.password")));
-    let copy = api.call(Method::PUT, &format!("/connections/{id}/clone"), Some(Value::Null)).await.unwrap();
-    assert_eq!(copy.body["name"], "renamed (copy)");
-    assert_eq!(api.get("/connections?search=RENAMED").await.unwrap().body["filtered"], 2);
-    let all = api.call(Method::DELETE, "/connections", None).await.unwrap();
-    assert_eq!((all.status, all.body["code"].as_str()), (400, Some("CONFIRMATION_REQUIRED")));
-    let all = api.call_with(Method::DELETE, "/connections", None, &[("X-Confirm-Delete", "TRUE")]).await.unwrap();
-    assert_eq!(all.body["deleted"], 2);
-    let password = &servers.mysql.password;
-    for file in std::fs::read_dir(server.dir.path()).unwrap().flatten() {
-        let bytes = std::fs::read(file.path()).unwrap();
-        let found = bytes.windows(password.len()).any(|window| window == password.as_bytes());
-        assert!(!found, "the password stands in {}", file.path().display());
-    }
-    assert!(!server.process.output().contains(password.as_str()));
-}
-
-async fn federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret(auth: &str) {
-    let servers = shared().await;
-    let server = Server::start_auth(auth).await;
-    let shop = source("fed", &shop(0.001)).await;
-    server.api.connect("shop", "mysql", &servers.mysql, &shop.name).await.unwrap();
-    let ask = async |sql: String| server.api.post("/query/federated", json!({"sql": sql})).await.unwrap();
-    let rows = ask(format!("SELECT count(*) FROM shop.{0}.orders o JOIN my1.{0}.order_items i ON o.id = i.order_id", shop.name)).await;
-    assert_eq!(rows.body["rows"], json!([[1000]]), "{rows:?}");
-    for sql in [
-        "SELECT * FROM read_text('/etc/passwd')",
-        "ATTACH 'x'",
-        "SELECT * FROM mysql_query('my1', 'SELECT 1')",
-        "SELECT * FROM nowhere",
-        "SELECT 1; SELECT 2",
-    ] {
-        let answer = ask(sql.to_owned()).await;
-        assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("STATEMENT_REFUSED")), "{sql}");
-    }
-    let missing = ask(format!("SELECT * FROM my1.{}.nowhere", shop.name)).await;
-    assert_eq!((missing.status, missing.body["code"].as_str()), (422, Some("OBJECT_MISSING")), "{missing:?}");
-    let mut wrong = connection("hostile", "postgresql", &servers.postgres, "postgres");
-    wrong["spec"]["database"]["password"] = json!("Pa'ss \\\"w0rd = 'x");
-    server.api.post("/connections", wrong).await.unwrap();
-    let refused = ask("SELECT * FROM hostile.public.t".to_owned()).await;
-    assert_eq!((refused.status, refused.body["code"].as_str()), (422, Some("CONNECTION_LOGIN_REFUSED")), "{refused:?}");
-    assert!(!refused.body.to_string().contains("w0rd"), "{refused:?}");
-}
-
-async fn the_openapi_document_is_valid_and_names_what_every_route_answers(auth: &str) {
-    let server = Server::start_auth(auth).await;
-    let document = server.api.get("/openapi.json").await.unwrap().body;
-    let parsed: openapiv3::OpenAPI = serde_json::from_value(document.clone()).unwrap();
-    assert!(parsed.openapi.starts_with("3.0."));
-    let mut ids = std::collections::BTreeSet::new();
-    for (path, method, operation) in parsed.operations() {
-        assert!(ids.insert(operation.operation_id.clone().unwrap()), "{method} {path}");
-        let statuses: Vec<String> = operation.responses.responses.keys().map(ToString::to_string).collect();
-        assert!(statuses.iter().any(|status| status.starts_with('2')) && statuses.contains(&"500".to_owned()), "{method} {path}");
-        let is_strict = ["/start", "/pause", "/resume", "/stop"].iter().any(|end| path.ends_with(end));
-        assert_eq!(statuses.contains(&"402".to_owned()), is_strict, "{method} {path}");
-        // The route answers: unknown ids and empty bodies get typed errors, never "no such path".
-        let real = path.replace("{id}", "x").replace("{configId}", "x").replace("{runId}", "y");
-        if path == "/logs/stream" || path == "/system/shutdown" {
-            continue;
-        }
-        let mut bare = server.api.clone();
-        bare.key = None;
-        let answer = bare.call(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), &real, None).await.unwrap();
-        assert_ne!(answer.body["code"], "ROUTE_NOT_FOUND", "{method} {path}");
-        assert_ne!(answer.body["code"], "METHOD_NOT_ALLOWED", "{method} {path}");
-        let is_open = ["/health", "/ready", "/system/defaults"].contains(&path) || path == "/session" && method == "delete";
-        let asks_itself = path == "/user" || path == "/session" && method == "post";
-        assert_eq!(answer.status == 401, is_strict || asks_itself || auth == "key" && !is_open, "{method} {path}: {answer:?}");
-    }
-    assert_eq!(ids.len(), 50);
-    let text = document.to_string();
-    assert!(!text.contains("$defs") && !text.contains("\"const\""));
 }
 
 #[tokio::test]

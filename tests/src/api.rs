@@ -1,5 +1,7 @@
 //! A small client of the REST API.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -10,12 +12,17 @@ use serde_json::{Value, json};
 
 use crate::servers::Server;
 
-/// A client of one server.
+/// A client of one server, or of several that answer alike.
 #[derive(Clone)]
 pub struct Api {
     client: reqwest::Client,
     /// `http://127.0.0.1:8020`
     pub base: String,
+    /// Servers that are asked in turn with the first.
+    others: Vec<String>,
+    turn: Arc<AtomicUsize>,
+    /// Sent as `Host`, where the address does not say it.
+    pub host: Option<String>,
     /// Sent as `X-API-Key`.
     pub key: Option<String>,
 }
@@ -36,7 +43,24 @@ impl Api {
     pub fn new(base: &str) -> Self {
         // The product's build of the HTTP client wants one; the second call finds it there.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { client: reqwest::Client::new(), base: base.to_owned(), key: None }
+        let client = reqwest::Client::new();
+        Self { client, base: base.to_owned(), others: Vec::new(), turn: Arc::default(), host: None, key: None }
+    }
+
+    /// A client without a key that asks another server with each request.
+    ///
+    /// # Panics
+    /// Without a server.
+    pub fn in_turn(bases: &[String]) -> Self {
+        let (first, others) = bases.split_first().expect("a server");
+        Self { others: others.to_vec(), ..Self::new(first) }
+    }
+
+    /// The server whose turn it is, and the path there.
+    fn url(&self, path: &str) -> String {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        let base = turn.checked_sub(1).map_or(&self.base, |other| &self.others[other]);
+        format!("{base}/api/v1{path}")
     }
 
     /// One request to a path below `/api/v1`; with a key both headers are sent.
@@ -46,9 +70,12 @@ impl Api {
 
     /// As [`Api::call`] with further headers.
     pub async fn call_with(&self, method: Method, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
-        let mut request = self.client.request(method, format!("{}/api/v1{path}", self.base));
+        let mut request = self.client.request(method, self.url(path));
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key).header("X-Install-ID", "install-of-a-test");
+        }
+        if let Some(host) = self.host.as_ref().filter(|_| headers.iter().all(|(name, _)| *name != "Host")) {
+            request = request.header("Host", host);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -75,9 +102,12 @@ impl Api {
 
     /// The data of server-sent events, as they come.
     pub async fn events(&self, path: &str) -> anyhow::Result<BoxStream<'static, Value>> {
-        let mut request = self.client.get(format!("{}/api/v1{path}", self.base));
+        let mut request = self.client.get(self.url(path));
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
+        }
+        if let Some(host) = &self.host {
+            request = request.header("Host", host);
         }
         let response = request.send().await?.error_for_status()?;
         let mut rest = String::new();

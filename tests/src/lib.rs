@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that cannot go on ends the test
 
 pub mod api;
+pub mod collector;
 pub mod database;
 pub mod dataset;
 pub mod digest;

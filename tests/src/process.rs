@@ -30,8 +30,14 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 impl Process {
     /// Starts `millrace` with these arguments; what it prints is collected.
     pub fn spawn(args: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn_with(args, &[])
+    }
+
+    /// As [`Process::spawn`], with these environment variables.
+    pub fn spawn_with(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut child = Command::new(binary()?)
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -49,10 +55,15 @@ impl Process {
 
     /// Starts `millrace serve` on a free port with this data directory; answers the process and its base address.
     pub async fn serve(data_dir: &Path, more: &[&str]) -> anyhow::Result<(Self, String)> {
+        Self::serve_with(data_dir, more, &[]).await
+    }
+
+    /// As [`Process::serve`], with these environment variables.
+    pub async fn serve_with(data_dir: &Path, more: &[&str], env: &[(&str, &str)]) -> anyhow::Result<(Self, String)> {
         let dir = data_dir.display().to_string();
         let mut args = vec!["serve", "--listen", "127.0.0.1:0", "--data-dir", &dir];
         args.extend(more);
-        let mut process = Self::spawn(&args)?;
+        let mut process = Self::spawn_with(&args, env)?;
         let line = process.wait_for("listening on ").await?;
         let address = line.split("listening on ").nth(1).unwrap_or_default().trim().to_owned();
         Ok((process, address))

@@ -16,6 +16,8 @@ struct Mode {
     hold_at: u64,
     refuses: bool,
     delay: Duration,
+    /// Bytes a second that all connections share; any number if 0.
+    rate: u64,
     /// Connections that were opened under an older number are cut.
     generation: u64,
 }
@@ -39,7 +41,7 @@ impl FaultProxy {
     pub async fn start_on(address: &str, host: &str, port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let (mode, modes) =
-            watch::channel(Mode { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, generation: 0 });
+            watch::channel(Mode { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, rate: 0, generation: 0 });
         let mode = Arc::new(mode);
         let proxy = Self {
             port: listener.local_addr()?.port(),
@@ -48,6 +50,8 @@ impl FaultProxy {
             connections: Arc::default(),
         };
         let (bytes, connections, target) = (proxy.bytes.clone(), proxy.connections.clone(), (host.to_owned(), port));
+        // When the wire is free again, where a rate limits it.
+        let free_at = Arc::new(std::sync::Mutex::new(tokio::time::Instant::now()));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if modes.borrow().refuses {
@@ -55,14 +59,15 @@ impl FaultProxy {
                 }
                 connections.fetch_add(1, Ordering::Relaxed);
                 let (target, mode, modes, bytes) = (target.clone(), mode.clone(), modes.clone(), bytes.clone());
+                let free_at = free_at.clone();
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(target).await else { return };
                     let generation = modes.borrow().generation;
                     let (client_read, client_write) = client.into_split();
                     let (server_read, server_write) = server.into_split();
                     tokio::select! {
-                        () = forward(client_read, server_write, &mode, modes.clone(), bytes.clone()) => {}
-                        () = forward(server_read, client_write, &mode, modes.clone(), bytes) => {}
+                        () = forward(client_read, server_write, &mode, modes.clone(), bytes.clone(), free_at.clone()) => {}
+                        () = forward(server_read, client_write, &mode, modes.clone(), bytes, free_at) => {}
                         () = cut_after(modes, generation) => {}
                     }
                 });
@@ -99,6 +104,11 @@ impl FaultProxy {
         self.mode.send_modify(|mode| mode.delay = delay);
     }
 
+    /// Lets so many bytes a second pass, all connections together; any number if 0.
+    pub fn limit(&self, rate: u64) {
+        self.mode.send_modify(|mode| mode.rate = rate);
+    }
+
     /// Closes new connections at once, or no longer.
     pub fn refuse(&self, refuses: bool) {
         self.mode.send_modify(|mode| mode.refuses = refuses);
@@ -126,6 +136,7 @@ async fn forward(
     mode: &watch::Sender<Mode>,
     mut modes: watch::Receiver<Mode>,
     bytes: Arc<watch::Sender<u64>>,
+    free_at: Arc<std::sync::Mutex<tokio::time::Instant>>,
 ) {
     let mut block = vec![0; 64 * 1024];
     loop {
@@ -133,9 +144,18 @@ async fn forward(
         if modes.wait_for(|mode| !mode.is_held).await.is_err() {
             return;
         }
-        let delay = modes.borrow().delay;
+        let (delay, rate) = (modes.borrow().delay, modes.borrow().rate);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        if let Some(wire_time) = (read as u64 * 1_000_000).checked_div(rate) {
+            let end = {
+                let mut free_at = free_at.lock().expect("no panic while counting");
+                let begin = (*free_at).max(tokio::time::Instant::now());
+                *free_at = begin + Duration::from_micros(wire_time);
+                *free_at
+            };
+            tokio::time::sleep_until(end).await;
         }
         if to.write_all(&block[..read]).await.is_err() {
             return;

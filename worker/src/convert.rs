@@ -8,6 +8,7 @@ use millrace_core::catalog::Catalog;
 use millrace_core::config::{DbTarget, OnCutLost, SchemaPolicy, SourceConnection, StreamSpec, TargetSpec, WriteMode, check_supported};
 use millrace_core::connection::Connection;
 use millrace_core::connector::{PlanRequest, Scope, Sink, SourcePart, SourcePlanner, TargetFacts, Wanted, WriteOptions};
+use millrace_core::fleet::{Seat, WorkQueue};
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::ledger::{LedgerKey, TableRecord};
 use millrace_core::plan::Plan;
@@ -105,14 +106,39 @@ pub async fn unfinished_run(task: &ConvertTask) -> Result<Option<StreamId>> {
 
 /// Copies everything, publishing events of the run on the bus; returns when the target is complete, or the run was stopped, reached a limit or has failed.
 pub async fn run(task: ConvertTask, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
+    carry_out(task, None, progress, control, bus).await
+}
+
+/// As [`run`], as one worker of several that carry out the same run.
+pub async fn run_in_fleet(task: ConvertTask, post: Post, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
+    carry_out(task, Some(post), progress, control, bus).await
+}
+
+/// A worker's place in a fleet.
+#[derive(Clone)]
+pub struct Post {
+    /// Which one it is.
+    pub seat: Seat,
+    /// Where it gets splits from.
+    pub queue: Arc<dyn WorkQueue>,
+}
+
+async fn carry_out(task: ConvertTask, post: Option<Post>, progress: Arc<Progress>, control: Control, bus: Arc<dyn Bus>) -> Outcome {
     let reporter = Arc::new(Reporter::new(task.stream.clone(), progress.clone(), bus));
+    crate::metrics::watch(&task.stream, &task.config, &progress);
     progress.set_state(StreamState::Running, StreamState::Running);
     let ticking = reporter.clone().tick(task.spec.reporting_interval);
     let watching = mirror_pauses(control.clone(), progress.clone());
     let mut stop = control.clone();
+    let work = async {
+        match &post {
+            None => pipeline::run(&task, &progress, control, &reporter).await,
+            Some(post) => pipeline::fleet::run(&task, post, &progress, control, &reporter).await,
+        }
+    };
     let result = tokio::select! {
         // Dropping the pipeline closes its connections, which rolls back whatever is not committed.
-        result = pipeline::run(&task, &progress, control, &reporter) => result,
+        result = work => result,
         () = stop.stopped() => Err(Error::new(Kind::Cancelled, "the run was stopped")),
         () = time_limit(&task.spec) => Ok(Ending::TimeLimit),
         never = ticking => match never {},
@@ -157,7 +183,7 @@ async fn time_limit(spec: &StreamSpec) {
 impl ConvertTask {
     /// Who this task is to the target's ledger.
     pub(crate) fn key(&self) -> LedgerKey {
-        LedgerKey { config: self.config.clone(), stream: self.stream.clone() }
+        LedgerKey { config: self.config.clone(), stream: self.stream.clone(), worker: 0, attempt: 0 }
     }
 
     /// How many readers and writers work at once. A limit on rows is exact, so one lane counts them.

@@ -1,4 +1,4 @@
-//! Runs exactly one task: today a convert, the one-off copy of a database with its structure.
+//! Runs exactly one task: a convert (the one-off copy of a database with its structure), a probe, a clean-up.
 //!
 //! ```text
 //!  convert ─▶ prepare (claim, cut, catalog, plan, tables, splits)
@@ -8,8 +8,10 @@
 //! ```
 #![warn(missing_docs)]
 
+mod cleanup;
 pub mod control;
 pub mod convert;
+pub mod metrics;
 mod pipeline;
 pub mod pod;
 pub mod progress;

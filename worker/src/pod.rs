@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use millrace_bus::{Command, Nats, NatsBus, NatsConfig};
+use millrace_bus::{Command, Nats, NatsBus, NatsConfig, NatsWork};
 use millrace_core::bus::Bus;
 use millrace_core::connection::Connection;
+use millrace_core::fleet::Seat;
 use millrace_core::id::StreamId;
 use millrace_core::stream::StreamState;
 use millrace_core::task::{Exit, SecretFile, TASK_VERSION, TaskKind, TaskReport, TaskSpec};
@@ -21,12 +22,15 @@ use millrace_core::{Error, Kind, Result, Secret};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cleanup;
 use crate::control::{Control, Desired};
-use crate::convert::{ConvertTask, Outcome, run as run_convert};
+use crate::convert::{ConvertTask, Outcome, Post, run as run_convert, run_in_fleet};
 use crate::progress::Progress;
 
 /// How often counters go out.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// The number under which a run's counters go out: of a fleet, its leader speaks for all.
+const SPEAKER: u32 = 0;
 /// How long the end waits for the last messages to leave.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -66,13 +70,18 @@ async fn carry_out(config: &PodConfig, shutdown: CancellationToken) -> Result<(T
     let connections = with_secrets(&task).await?;
     match task.kind {
         TaskKind::Probe => probe(connections).await,
-        TaskKind::Convert { stream, config: id, spec, .. } => {
+        TaskKind::Cleanup { config, scope, abandoned } => {
+            let summary = cleanup::run(&connections, &scope, &config, &abandoned).await?;
+            Ok((TaskReport { state: StreamState::Finished, summary: Some(summary), ..empty() }, Exit::Done))
+        }
+        TaskKind::Convert { stream, config: id, spec, attempt, workers } => {
             let find = |id: &_| connections.iter().find(|connection: &&Connection| connection.id == *id).cloned();
             let missing = || Error::invalid("connections", "the task names a connection that it does not hold");
             let sources: Option<Vec<Connection>> = spec.source.connections.iter().map(|source| find(&source.connection_id)).collect();
             let target = find(&spec.target.id).ok_or_else(missing)?;
             let task_of = ConvertTask { stream, config: id, sources: sources.ok_or_else(missing)?, target, spec: *spec };
-            convert(config, &task.namespace, task_of, shutdown).await
+            let seat = (workers > 1).then_some(Seat { worker: config.index, workers, attempt });
+            convert(config, &task.namespace, task_of, seat, shutdown).await
         }
     }
 }
@@ -102,7 +111,13 @@ async fn probe(connections: Vec<Connection>) -> Result<(TaskReport, Exit)> {
     Ok((report, Exit::Done))
 }
 
-async fn convert(config: &PodConfig, namespace: &str, task: ConvertTask, shutdown: CancellationToken) -> Result<(TaskReport, Exit)> {
+async fn convert(
+    config: &PodConfig,
+    namespace: &str,
+    task: ConvertTask,
+    seat: Option<Seat>,
+    shutdown: CancellationToken,
+) -> Result<(TaskReport, Exit)> {
     let (desired, control) = Control::channel();
     let desired = Arc::new(desired);
     let progress = Arc::new(Progress::new(chrono::Utc::now().timestamp_millis()));
@@ -110,7 +125,7 @@ async fn convert(config: &PodConfig, namespace: &str, task: ConvertTask, shutdow
     let voice = match &config.nats {
         Some((url, token)) => {
             let nats = NatsConfig { url: url.clone(), token: token.clone(), namespace: namespace.to_owned() };
-            Some(Voice::open(&nats, stream.clone(), config.index, progress.clone(), desired.clone()).await?)
+            Some(Voice::open(&nats, stream.clone(), progress.clone(), desired.clone()).await?)
         }
         None => None,
     };
@@ -118,7 +133,15 @@ async fn convert(config: &PodConfig, namespace: &str, task: ConvertTask, shutdow
         Some(voice) => Arc::new(voice.bus.clone()),
         None => Arc::new(millrace_bus::LocalBus::default()),
     };
-    let work = run_convert(task, progress.clone(), control, bus);
+    let work = async {
+        let Some(seat) = seat else { return run_convert(task, progress.clone(), control, bus).await };
+        let Some(voice) = &voice else {
+            let error = Error::invalid("nats.url", "several workers share their work over NATS; name a server");
+            return Outcome { state: StreamState::Failed, error: Some(error) };
+        };
+        let post = Post { seat, queue: Arc::new(NatsWork::new(voice.nats.clone(), task.stream.clone())) };
+        run_in_fleet(task, post, progress.clone(), control, bus).await
+    };
     let (outcome, was_interrupted) = tokio::select! {
         outcome = work => (outcome, false),
         // The pod is to go: what is committed stays, and another one goes on.
@@ -140,19 +163,12 @@ struct Voice {
     nats: Nats,
     bus: NatsBus,
     stream: StreamId,
-    index: u32,
     progress: Arc<Progress>,
     tasks: Vec<tokio::task::AbortHandle>,
 }
 
 impl Voice {
-    async fn open(
-        config: &NatsConfig,
-        stream: StreamId,
-        index: u32,
-        progress: Arc<Progress>,
-        desired: Arc<watch::Sender<Desired>>,
-    ) -> Result<Self> {
+    async fn open(config: &NatsConfig, stream: StreamId, progress: Arc<Progress>, desired: Arc<watch::Sender<Desired>>) -> Result<Self> {
         let nats = Nats::connect(config, "worker").await?;
         let bus = NatsBus::new(nats.clone(), false);
         let speak = {
@@ -161,7 +177,9 @@ impl Voice {
                 let mut ticks = tokio::time::interval(STATS_EVERY);
                 loop {
                     ticks.tick().await;
-                    nats.publish_stats(&stream, index, &progress.report(false)).await;
+                    if progress.is_heard() {
+                        nats.publish_stats(&stream, SPEAKER, &progress.report(false)).await;
+                    }
                 }
             })
         };
@@ -174,14 +192,16 @@ impl Voice {
                 }
             })
         };
-        Ok(Self { nats, bus, stream, index, progress, tasks: vec![speak.abort_handle(), hear.abort_handle()] })
+        Ok(Self { nats, bus, stream, progress, tasks: vec![speak.abort_handle(), hear.abort_handle()] })
     }
 
     async fn close(self) {
         self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
         self.bus.drain(FLUSH_PATIENCE).await;
-        let last = self.progress.report(false);
-        let _ = tokio::time::timeout(FLUSH_PATIENCE, self.nats.publish_stats(&self.stream, self.index, &last)).await;
+        if self.progress.is_heard() {
+            let last = self.progress.report(false);
+            let _ = tokio::time::timeout(FLUSH_PATIENCE, self.nats.publish_stats(&self.stream, SPEAKER, &last)).await;
+        }
         self.nats.flush(FLUSH_PATIENCE).await;
     }
 }
@@ -242,6 +262,7 @@ fn empty() -> TaskReport {
         cuts_lost: 0,
         is_consistent: true,
         server_version: None,
+        summary: None,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use millrace_core::id::NodeId;
 use millrace_core::stats::{SideStats, StatsReport, TableStats};
 use millrace_core::stream::StreamState;
+use tracing::Span;
+
+use crate::metrics;
 
 /// Counters of one run.
 #[derive(Debug)]
@@ -18,6 +21,11 @@ pub struct Progress {
     started_at: i64,
     inner: Mutex<Inner>,
     interval: [AtomicU64; 2],
+    /// Whether this process speaks for the run: of a fleet, only the leader does.
+    is_heard: AtomicBool,
+    /// Whether several processes move the rows, so that only the ledger can count them.
+    is_shared: AtomicBool,
+    meter: metrics::Meter,
 }
 
 #[derive(Debug)]
@@ -30,6 +38,8 @@ struct Inner {
     source: StreamState,
     target: StreamState,
     frozen_ms: Option<u64>,
+    /// The span in which the tables were named.
+    task: Span,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +48,7 @@ struct TableProgress {
     started: Option<Instant>,
     /// Values that a policy changed, per column.
     losses: BTreeMap<String, u64>,
+    span: Option<Span>,
 }
 
 impl Progress {
@@ -57,9 +68,62 @@ impl Progress {
                 source: StreamState::Ready,
                 target: StreamState::Ready,
                 frozen_ms: None,
+                task: Span::none(),
             }),
             interval: [AtomicU64::new(0), AtomicU64::new(0)],
+            is_heard: AtomicBool::new(true),
+            is_shared: AtomicBool::new(false),
+            meter: metrics::Meter::default(),
         }
+    }
+
+    /// Whether this process speaks for the run.
+    pub fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed)
+    }
+
+    /// From now on it does, or does not.
+    pub(crate) fn set_heard(&self, is_heard: bool) {
+        self.is_heard.store(is_heard, Ordering::Relaxed);
+    }
+
+    /// From now on the tables' counters are the ledger's, whoever has moved the rows.
+    pub(crate) fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
+    /// A table's counters as the ledger has them.
+    pub(crate) fn set_totals(&self, index: usize, rows: u64, bytes: u64) {
+        if let Some(table) = self.lock().tables.get_mut(index) {
+            (table.stats.rows_read, table.stats.rows_written, table.stats.bytes) = (rows, rows, bytes);
+        }
+    }
+
+    /// How often the source's moment was lost, and whether all rows are of one, as the ledger has it.
+    pub(crate) fn set_cuts(&self, lost: u32, is_consistent: bool) {
+        let mut inner = self.lock();
+        inner.cuts_lost = lost;
+        inner.is_consistent = is_consistent;
+    }
+
+    /// What this process has moved.
+    pub(crate) fn meter(&self) -> &metrics::Meter {
+        &self.meter
+    }
+
+    /// Whether the run is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().frozen_ms.is_some()
+    }
+
+    /// The span of a table that is worked on, else that of the task.
+    pub(crate) fn span(&self, index: usize) -> Span {
+        let inner = self.lock();
+        inner.tables.get(index).and_then(|table| table.span.clone()).unwrap_or_else(|| inner.task.clone())
     }
 
     /// The reader's name.
@@ -74,11 +138,12 @@ impl Progress {
 
     /// Names the tables, in the plan's order: target name, estimated rows, estimated bytes.
     pub fn set_tables(&self, tables: impl IntoIterator<Item = (String, Option<u64>, Option<u64>)>) {
-        self.lock().tables = tables
+        let tables: Vec<TableProgress> = tables
             .into_iter()
             .map(|(table, estimated_rows, estimated_bytes)| TableProgress {
                 started: None,
                 losses: BTreeMap::new(),
+                span: None,
                 stats: TableStats {
                     table,
                     state: StreamState::Ready,
@@ -93,6 +158,10 @@ impl Progress {
                 },
             })
             .collect();
+        self.meter.name(tables.iter().map(|table| table.stats.table.as_str()));
+        let mut inner = self.lock();
+        inner.tables = tables;
+        inner.task = Span::current();
     }
 
     /// Something that the user should know.
@@ -140,12 +209,19 @@ impl Progress {
             };
             table.set_state(next);
         }
+        let Inner { tables, task, frozen_ms, .. } = &mut *inner;
+        tables.iter_mut().for_each(|table| table.trace(task));
+        if frozen_ms.is_some() {
+            *task = Span::none();
+        }
     }
 
     /// Sets one table's state.
     pub fn set_table_state(&self, index: usize, state: StreamState, error: Option<String>) {
-        if let Some(table) = self.lock().tables.get_mut(index) {
+        let Inner { tables, task, .. } = &mut *self.lock();
+        if let Some(table) = tables.get_mut(index) {
             table.set_state(state);
+            table.trace(task);
             if error.is_some() {
                 table.stats.error = error;
             }
@@ -154,6 +230,9 @@ impl Progress {
 
     /// Counts rows and bytes that a reader gave.
     pub fn add_read(&self, index: usize, rows: u64, bytes: u64) {
+        if self.is_shared() {
+            return;
+        }
         if let Some(table) = self.lock().tables.get_mut(index) {
             table.stats.rows_read += rows;
             table.stats.bytes += bytes;
@@ -162,6 +241,9 @@ impl Progress {
 
     /// Counts rows that are durable in the target.
     pub fn add_written(&self, index: usize, rows: u64) {
+        if self.is_shared() {
+            return;
+        }
         if let Some(table) = self.lock().tables.get_mut(index) {
             table.stats.rows_written += rows;
         }
@@ -169,6 +251,9 @@ impl Progress {
 
     /// Takes back what was read for a split that will be read again.
     pub fn take_back_read(&self, index: usize, rows: u64, bytes: u64) {
+        if self.is_shared() {
+            return;
+        }
         if let Some(table) = self.lock().tables.get_mut(index) {
             table.stats.rows_read = table.stats.rows_read.saturating_sub(rows);
             table.stats.bytes = table.stats.bytes.saturating_sub(bytes);
@@ -248,6 +333,15 @@ impl TableProgress {
             self.stats.elapsed_ms = self.elapsed_ms();
         }
         self.stats.state = self.stats.state.after(state);
+    }
+
+    /// Opens the table's span when it is begun and closes it when it is done.
+    fn trace(&mut self, task: &Span) {
+        if self.stats.state.is_terminal() {
+            self.span = None;
+        } else if self.span.is_none() {
+            self.span = metrics::table_span(task, &self.stats.table, self.stats.state);
+        }
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -25,6 +25,7 @@ const TAG: &str = "streams";
 const STARTS: &[Code] = &[
     Code::NotFound,
     Code::StreamActive,
+    Code::ManagedDeclaratively,
     Code::TargetConflict,
     Code::NotSupported,
     Code::PlanRefused,
@@ -41,7 +42,7 @@ const LOG_LIMIT_MAX: usize = 10_000;
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
     let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate));
-    let control: &[Code] = &[Code::NotFound, Code::Conflict];
+    let control: &[Code] = &[Code::NotFound, Code::Conflict, Code::ManagedDeclaratively];
     Routes::default()
         .add(
             strict("/stream-configs/{id}/start", "startStream", "Start a config")
@@ -66,7 +67,7 @@ pub(super) fn routes() -> Routes {
             strict("/streams/{id}/stop", "stopStream", "End a stream")
                 .query(&[("force", "boolean", "do not wait for an orderly end")])
                 .answers::<StreamStatus>(200)
-                .fails(&[Code::NotFound]),
+                .fails(&[Code::NotFound, Code::ManagedDeclaratively]),
             post(stop),
         )
         .add(op("get", "/streams", "listStreams", "All streams, the newest first").answers::<Vec<StreamSummary>>(200), get(list))
@@ -189,6 +190,11 @@ async fn logs(State(state): State<AppState>, PathId(id): PathId<StreamId>, Param
     state.store.stream(&id).await?;
     let limit = query.limit.unwrap_or(LOG_LIMIT).min(LOG_LIMIT_MAX);
     let level = query.level.unwrap_or(Level::Debug);
+    // All servers of a cluster answer from what is retained for all of them; what one has heard by itself is all there is only while that cannot be asked.
+    if state.is_cluster {
+        let events = state.store.events(&id, level, limit).await.unwrap_or_else(|_| state.bus.recent(&id, level, limit));
+        return Ok(Json(events.iter().map(record).collect()));
+    }
     let live = state.bus.recent(&id, level, limit);
     // What an earlier process said is in the store; what this one says may not be there yet.
     let since = live.first().map_or(i64::MAX, |event| event.at);

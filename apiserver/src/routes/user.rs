@@ -13,7 +13,7 @@ use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::NoBody;
 use crate::guard::shown_key;
 use crate::route::{Access, BASE, Operation, Routes};
-use crate::session::{COOKIE_NAME, LIFETIME};
+use crate::session::{self, COOKIE_NAME, LIFETIME};
 use crate::state::AppState;
 use crate::wire::user::{Session, UserConfigs, UserData};
 
@@ -44,7 +44,7 @@ pub(super) fn routes() -> Routes {
 
 async fn user(State(state): State<AppState>, headers: HeaderMap) -> ApiResult<Json<UserData>> {
     let install = headers.get("x-install-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let account = state.entitlement.account(&shown_key(&state, &headers), install).await.map_err(ApiError::from)?;
+    let account = state.entitlement.account(&shown_key(&state, &headers).await, install).await.map_err(ApiError::from)?;
     Ok(Json((&account).into()))
 }
 
@@ -53,7 +53,7 @@ async fn configs(State(state): State<AppState>) -> ApiResult<Json<UserConfigs>> 
 }
 
 async fn clear_key(State(state): State<AppState>, headers: HeaderMap, _: NoBody) -> ApiResult<Response> {
-    Ok(end(&state, &headers))
+    end(&state, &headers).await
 }
 
 async fn open_session(State(state): State<AppState>, headers: HeaderMap, _: NoBody) -> ApiResult<Response> {
@@ -63,18 +63,25 @@ async fn open_session(State(state): State<AppState>, headers: HeaderMap, _: NoBo
     }
     let key = Secret::new(sent);
     state.entitlement.identify(&key).await.map_err(ApiError::from)?;
-    let token = state.sessions.open(key);
+    let token = state.sessions.open(key).await?;
     let body = Session { status: "open", expires_in: Some(LIFETIME.as_secs()) };
     Ok(with_cookie(body, &token, LIFETIME.as_secs()))
 }
 
 async fn close_session(State(state): State<AppState>, headers: HeaderMap) -> ApiResult<Response> {
-    Ok(end(&state, &headers))
+    end(&state, &headers).await
 }
 
-fn end(state: &AppState, headers: &HeaderMap) -> Response {
-    state.sessions.forget(headers, &shown_key(state, headers));
-    with_cookie(Session { status: "closed", expires_in: None }, "", 0)
+/// Ends the sessions of the key that is shown, and of the one that the cookie stands for.
+async fn end(state: &AppState, headers: &HeaderMap) -> ApiResult<Response> {
+    let mut keys = vec![shown_key(state, headers).await];
+    if let Some(token) = session::token(headers) {
+        keys.extend(state.sessions.key(&token).await);
+    }
+    for key in keys.iter().filter(|key| !key.is_empty()) {
+        state.sessions.forget(key).await?;
+    }
+    Ok(with_cookie(Session { status: "closed", expires_in: None }, "", 0))
 }
 
 /// Scripts cannot read the cookie, and other sites' pages cannot have it sent.

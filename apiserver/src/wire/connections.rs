@@ -2,6 +2,7 @@
 
 use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine, FilesSpec, Ssl, SslMode};
 use millrace_core::id::ConnectionId;
+use millrace_core::validate::{check_database, not_yet};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -179,18 +180,14 @@ fn spec(fields: &mut Map<String, Value>, engine: Engine) -> ApiResult<Connection
         ("database", Engine::MySql | Engine::PostgreSql) => database(content, engine).map(ConnectionSpec::Database),
         ("files", Engine::Files) => {
             let files: FilesSpec = read(content).map_err(|error| under(error, "spec.files"))?;
-            Err(not_yet("spec.files").detail("value", files.base_path))
+            Err(ApiError::from(not_yet("files")).detail("value", files.base_path))
         }
-        ("s3" | "gcs" | "azure" | "snowflake" | "files", _) => Err(not_yet(&format!("spec.{form}"))),
+        ("s3" | "gcs" | "azure" | "snowflake" | "files", _) => Err(not_yet(&form).into()),
         ("database", _) => {
             Err(ApiError::invalid("spec.database", format!("a connection of type `{}` has another form of spec", engine.as_str())))
         }
         _ => Err(ApiError::invalid(format!("spec.{form}"), format!("unknown form `{form}`"))),
     }
-}
-
-fn not_yet(field: &str) -> ApiError {
-    ApiError::new(Code::NotSupported, "only database connections are supported yet").detail("field", field)
 }
 
 /// The older flat form as the nested one.
@@ -222,15 +219,7 @@ fn database(mut content: Value, engine: Engine) -> ApiResult<DatabaseSpec> {
         }
     }
     let spec: DatabaseSpec = read(content).map_err(|error| under(error, "spec.database"))?;
-    if spec.host.trim().is_empty() {
-        return Err(ApiError::invalid("spec.database.host", "the host must not be empty"));
-    }
-    if spec.port == 0 {
-        return Err(ApiError::invalid("spec.database.port", "the port must lie between 1 and 65535"));
-    }
-    if spec.username.trim().is_empty() {
-        return Err(ApiError::invalid("spec.database.username", "the user name must not be empty"));
-    }
+    check_database(&spec)?;
     Ok(spec)
 }
 

@@ -16,6 +16,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "millrace.natsUrl" -}}
@@ -47,6 +50,7 @@ nats://{{ include "millrace.name" . }}-nats:4222
 {{- define "millrace.commonEnv" -}}
 - name: MILLRACE_LOG
   value: {{ .Values.logFilter | quote }}
+{{- include "millrace.telemetryEnv" . }}
 {{- end -}}
 
 {{- define "millrace.querySecret" -}}
@@ -108,30 +112,101 @@ spec:
 {{- end -}}
 
 {{- define "millrace.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
+{{ toYaml .Values.podSecurityContext }}
 {{- end -}}
 
 {{- define "millrace.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{ toYaml .Values.securityContext }}
 {{- end -}}
 
+{{- /* Where a component's pods go: its settings, and over nodes where possible if nothing else is said. */ -}}
 {{- define "millrace.placement" -}}
-{{- with .nodeSelector }}
+{{- with .values.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .tolerations }}
+{{- with .values.tolerations }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
+{{- with .values.affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .topologySpreadConstraints }}
-topologySpreadConstraints: {{ toYaml . | nindent 2 }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
 {{- end }}
+{{- if .values.topologySpreadConstraints }}
+topologySpreadConstraints: {{ toYaml .values.topologySpreadConstraints | nindent 2 }}
+{{- else if .component }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{ include "millrace.selector" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+{{- end }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Labels and annotations of a component's pods. */ -}}
+{{- define "millrace.podMetadata" -}}
+labels: {{ include "millrace.labels" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .component }}
+  {{- with .values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := merge (dict) (default dict .annotations) (default dict .values.podAnnotations) }}
+{{- with $annotations }}
+annotations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Who may reach a component: probes and scraping, and what else is said as ingress rules; where it may dial, if that is limited. */ -}}
+{{- define "millrace.networkPolicy" -}}
+{{- if .root.Values.networkPolicy.enabled }}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "millrace.name" .root }}-{{ .component }}
+  labels: {{ include "millrace.labels" .root | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels: {{ include "millrace.selector" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  policyTypes: {{ ternary (list "Ingress" "Egress") (list "Ingress") (not (empty .egress)) | toJson }}
+  ingress:
+    - ports: [{port: 8081, protocol: TCP}]
+    {{- with .ingress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .egress }}
+  egress:
+    - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Settings of the ingress controller that keep event streams and WebSockets open; people's own win. */ -}}
+{{- define "millrace.ingressAnnotations" -}}
+{{- $known := dict
+  "nginx" (dict
+    "nginx.ingress.kubernetes.io/proxy-read-timeout" "3600"
+    "nginx.ingress.kubernetes.io/proxy-send-timeout" "3600"
+    "nginx.ingress.kubernetes.io/proxy-buffering" "off"
+    "nginx.ingress.kubernetes.io/proxy-http-version" "1.1")
+  "haproxy" (dict
+    "haproxy.org/timeout-server" "3600s"
+    "haproxy.org/timeout-tunnel" "3600s"
+    "haproxy-ingress.github.io/timeout-server" "3600s"
+    "haproxy-ingress.github.io/timeout-tunnel" "3600s")
+  "alb" (dict
+    "alb.ingress.kubernetes.io/target-type" "ip"
+    "alb.ingress.kubernetes.io/load-balancer-attributes" "idle_timeout.timeout_seconds=3600")
+  "none" (dict)
+-}}
+{{- $annotations := merge (dict) .Values.ingress.annotations (index $known .Values.ingress.flavour) -}}
+{{- with $annotations }}{{ toYaml . }}{{ end }}
 {{- end -}}

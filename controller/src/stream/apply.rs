@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use millrace_core::task::TaskReport;
 use millrace_crds::{DesiredState, Stream, StreamStatus};
 use serde_json::json;
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::STOP_PATIENCE;
 use super::build::{ATTEMPT_LABEL, Built, STREAM_LABEL};
 use crate::context::{Context, FIELD_MANAGER, Failure};
+use crate::trouble::{self, Trouble};
 
 /// A stream's newest attempt as the cluster shows it.
 #[derive(Debug, Default)]
@@ -21,8 +22,8 @@ pub(super) struct Observed {
     pub(super) job: Option<Job>,
     /// The newest attempt's pods.
     pub(super) pods: Vec<Pod>,
-    /// Why the cluster does not make pods, if it says so.
-    pub(super) obstacle: Option<String>,
+    /// Why its pods do not run, if the cluster says so.
+    pub(super) obstacle: Option<Trouble>,
 }
 
 impl Observed {
@@ -50,15 +51,11 @@ pub(super) async fn observe(stream: &Stream, context: &Context) -> Result<Observ
     let job = context.api::<Job>().get_opt(&name).await?;
     let selector = format!("{STREAM_LABEL}={},{ATTEMPT_LABEL}={attempt}", stream.name_any());
     let pods = context.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
-    let obstacle = if job.is_some() && pods.is_empty() { obstacle(&name, context).await? } else { None };
+    let obstacle = match &job {
+        Some(job) => trouble::of(job, &pods, context).await?,
+        None => None,
+    };
     Ok(Observed { job, pods, obstacle })
-}
-
-/// Why a Job gets no pods: a quota, a policy, a missing account. Only events say it.
-async fn obstacle(job: &str, context: &Context) -> Result<Option<String>, Failure> {
-    let fields = format!("involvedObject.kind=Job,involvedObject.name={job},reason=FailedCreate");
-    let events = context.api::<Event>().list(&ListParams::default().fields(&fields)).await?;
-    Ok(events.items.into_iter().filter_map(|event| event.message).next_back())
 }
 
 /// Makes what an attempt needs. What is there already stays as it is.
@@ -71,10 +68,22 @@ pub(crate) async fn create(built: &Built, context: &Context) -> Result<(), Failu
         .create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &built.job)
         .await
     {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Ok(job) => own_task(built, &job, context).await,
+        Err(kube::Error::Api(status)) if status.code == 409 => match context.api::<Job>().get_opt(&name).await? {
+            Some(job) => own_task(built, &job, context).await,
+            None => Ok(()),
+        },
         Err(error) => Err(error.into()),
     }
+}
+
+/// The task goes with its Job, also where the owner of both goes without them.
+async fn own_task(built: &Built, job: &Job, context: &Context) -> Result<(), Failure> {
+    let mut task = ConfigMap { metadata: built.task.metadata.clone(), data: built.task.data.clone(), ..ConfigMap::default() };
+    task.metadata.owner_references.get_or_insert_default().extend(job.owner_ref(&()));
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    context.api::<ConfigMap>().patch(&task.name_any(), &parameters, &Patch::Apply(&typed("v1", "ConfigMap", &task))).await?;
+    Ok(())
 }
 
 /// Deletes the attempt's Job; its pods get SIGTERM.
@@ -134,6 +143,7 @@ pub(super) async fn write_status(stream: &Stream, status: StreamStatus, context:
     if let Some(phase) = phase.filter(|phase| Some(*phase) != before) {
         let is_warning = phase == millrace_core::stream::StreamState::Failed;
         context.event(stream, is_warning, &crate::conditions::reason(phase.as_str()), &message).await;
+        super::announce::announce(stream, phase, context).await;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ const SECRETS_DIR: &str = "/etc/millrace/secrets";
 /// How often Kubernetes itself restarts a worker within an attempt; then the attempt is over.
 const RESTARTS: i32 = 3;
 /// Marks a stream's Jobs and pods.
-pub(super) const STREAM_LABEL: &str = "millrace.dev/stream";
+pub(crate) const STREAM_LABEL: &str = "millrace.dev/stream";
 /// Marks an attempt's Jobs and pods.
 pub(super) const ATTEMPT_LABEL: &str = "millrace.dev/attempt";
 
@@ -40,9 +40,9 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
     };
     let spec = stream.spec.config.to_core(id)?;
     validate::check(&spec)?;
-    let workers = 1;
+    let workers = spec.workers();
     let config = stream.spec.config_ref.id.parse().map_err(|error| Error::invalid("configRef.id", "it is not an id").because(error))?;
-    let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, spec: Box::new(spec) };
+    let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, workers, spec: Box::new(spec) };
     let labels = BTreeMap::from([
         (STREAM_LABEL.to_owned(), stream.name_any()),
         (ATTEMPT_LABEL.to_owned(), attempt.to_string()),
@@ -56,7 +56,7 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
         owner_references: stream.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    task_and_job(metadata, kind, connections, workers, context)
+    task_and_job(metadata, kind, connections, workers as i32, context)
 }
 
 /// A task's ConfigMap and Job under the given name, with the connections' Secrets mounted.
@@ -68,8 +68,14 @@ pub(crate) fn task_and_job(
     context: &Context,
 ) -> Result<Built> {
     let mut mounts = Mounts::default();
-    let mut task =
-        TaskSpec { version: TASK_VERSION, namespace: context.namespace.clone(), kind, connections: Vec::new(), secrets: Vec::new() };
+    let mut task = TaskSpec {
+        version: TASK_VERSION,
+        namespace: context.namespace.clone(),
+        kind,
+        connections: Vec::new(),
+        secrets: Vec::new(),
+        traceparent: millrace_service::traceparent(),
+    };
     for connection in connections {
         let core = connection.to_core()?;
         let password = connection.spec.secret_ref.as_ref().map(|key| ("spec.database.password", key));

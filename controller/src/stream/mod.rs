@@ -8,6 +8,7 @@
 //!
 //! A Job is created once and never edited; whatever is to change is a new attempt, after the old one's pods are gone.
 
+mod announce;
 mod apply;
 mod build;
 mod dereference;
@@ -18,21 +19,23 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{Event, finalizer};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use millrace_bus::Command;
 use millrace_core::stream::StreamState;
-use millrace_crds::{DesiredState, Stream};
+use millrace_crds::{DesiredState, Stream, StreamStatus, WORKERS_FINALIZER};
+use tracing::Instrument as _;
 
 use crate::context::{Context, Failure, RESYNC, is_paused};
+use crate::metrics;
 
 pub(crate) use apply::create as apply_built;
-pub(crate) use build::task_and_job;
+pub(crate) use build::{STREAM_LABEL, task_and_job};
 
-/// Keeps a stream's object until its workers are gone.
-const FINALIZER: &str = "millrace.dev/workers";
 /// A running stream is looked at so often: commands are said again, counters are taken.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A worker that was asked to stop may take so long before its pod is deleted.
@@ -42,9 +45,14 @@ pub(crate) const STOP_PATIENCE: i64 = 15;
 pub(crate) async fn run(context: Arc<Context>) {
     let streams: Api<Stream> = context.api();
     let jobs: Api<Job> = context.api();
-    Controller::new(streams, watcher::Config::default())
+    let pods: Api<Pod> = context.api();
+    let controller = Controller::new(streams, watcher::Config::default())
         .owns(jobs, watcher::Config::default())
-        .run(reconcile, on_failure, context)
+        // A Job's status says nothing of a pod that cannot start.
+        .watches(pods, watcher::Config::default().labels(STREAM_LABEL), of_pod);
+    metrics::watch(controller.store());
+    controller
+        .run(|stream, context| metrics::measure("Stream", reconcile(stream, context)), on_failure, context)
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a stream was not reconciled");
@@ -53,17 +61,24 @@ pub(crate) async fn run(context: Arc<Context>) {
         .await;
 }
 
+/// The stream that a pod works for.
+fn of_pod(pod: Pod) -> Option<ObjectRef<Stream>> {
+    let stream = pod.labels().get(STREAM_LABEL)?;
+    Some(ObjectRef::new(stream).within(&pod.namespace()?))
+}
+
 fn on_failure(stream: Arc<Stream>, error: &kube::runtime::finalizer::Error<Failure>, _: Arc<Context>) -> Action {
     tracing::warn!(stream = stream.name_any(), %error, "a stream could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
 }
 
 async fn reconcile(stream: Arc<Stream>, context: Arc<Context>) -> Result<Action, kube::runtime::finalizer::Error<Failure>> {
-    if is_paused(&*stream) && stream.metadata.deletion_timestamp.is_none() {
+    let is_leaving = stream.metadata.deletion_timestamp.is_some();
+    if (is_paused(&*stream) || context.is_terminating()) && !is_leaving {
         return Ok(Action::requeue(RESYNC));
     }
     let streams: Api<Stream> = context.api();
-    finalizer(&streams, FINALIZER, stream, async |event| match event {
+    finalizer(&streams, WORKERS_FINALIZER, stream, async |event| match event {
         Event::Apply(stream) => advance(&stream, &context).await,
         Event::Cleanup(stream) => clean_up(&stream, &context).await,
     })
@@ -84,26 +99,36 @@ async fn advance(stream: &Stream, context: &Context) -> Result<Action, Failure> 
             apply::write_status(stream, next, context).await?;
             return Ok(Action::requeue(LOOK_EVERY));
         }
-        match dereference::dereference(stream, context).await? {
-            Ok(connections) => {
-                let attempt = next.attempt + 1;
-                match build::build(stream, attempt, &connections, context) {
-                    Ok(built) => {
-                        apply::create(&built, context).await?;
-                        status::attempted(stream, &mut next, attempt);
-                        context.event(stream, false, "Started", &format!("attempt {attempt} has begun")).await;
-                    }
-                    Err(error) => status::refused(stream, &mut next, &error),
-                }
-            }
-            Err(problem) => status::waiting(stream, &mut next, &problem),
-        }
+        let span = metrics::attempt_span(stream, next.attempt + 1);
+        attempt(stream, &mut next, context).instrument(span).await?;
     } else {
         command(stream, context).await?;
         apply::hurry_stop(stream, &observed, context).await?;
     }
+    let phase = next.phase;
     apply::write_status(stream, next, context).await?;
+    metrics::ended(stream.uid(), phase);
     Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Begins the next attempt, if everything that the stream names is there.
+async fn attempt(stream: &Stream, next: &mut StreamStatus, context: &Context) -> Result<(), Failure> {
+    match dereference::dereference(stream, context).await? {
+        Ok(connections) => {
+            let attempt = next.attempt + 1;
+            match build::build(stream, attempt, &connections, context) {
+                Ok(built) => {
+                    apply::create(&built, context).await?;
+                    status::attempted(stream, next, attempt);
+                    metrics::attempted();
+                    context.event(stream, false, "Started", &format!("attempt {attempt} has begun")).await;
+                }
+                Err(error) => status::refused(stream, next, &error),
+            }
+        }
+        Err(problem) => status::waiting(stream, next, &problem),
+    }
+    Ok(())
 }
 
 /// After the end: nothing but the generation that status speaks of.

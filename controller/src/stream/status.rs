@@ -9,7 +9,7 @@ use millrace_core::task::TaskReport;
 use millrace_crds::{Counters, DesiredState, Stream, StreamStatus, object_id};
 
 use super::apply::Observed;
-use crate::conditions::{reason, set};
+use crate::conditions::{reason, sentence, set};
 use crate::context::Context;
 
 /// Counters are written at most so often while the phase stays.
@@ -78,13 +78,14 @@ fn failed(is_stopping: bool, reports: &[TaskReport], status: &mut StreamStatus, 
     if is_stopping {
         return StreamState::Stopped;
     }
-    let fatal = reports.iter().find(|report| report.state == StreamState::Failed && is_final(report));
+    let written = reports.iter().map(|report| report.rows_written).max().unwrap_or(0);
+    let has_moved = reports.iter().any(|report| report.rows_read > 0) || status.counters.unwrap_or_default().rows_read > 0;
+    let fatal = reports.iter().find(|report| report.state == StreamState::Failed && is_final(report, has_moved));
     if let Some(report) = fatal {
         status.message.clone_from(&report.error);
         return StreamState::Failed;
     }
     status.fruitless_attempts += 1;
-    let written = reports.iter().map(|report| report.rows_written).max().unwrap_or(0);
     if written > status.counters.unwrap_or_default().rows_written {
         status.fruitless_attempts = 0;
     }
@@ -100,8 +101,13 @@ fn failed(is_stopping: bool, reports: &[TaskReport], status: &mut StreamStatus, 
     before
 }
 
-fn is_final(report: &TaskReport) -> bool {
+/// Whether another attempt would fail, too. A login that is refused after rows have moved was good before: its password is being changed, and another attempt's
+/// pods get the Secret as it is then.
+fn is_final(report: &TaskReport, has_moved: bool) -> bool {
     let name = report.kind.as_deref().unwrap_or_default();
+    if has_moved && name == format!("{:?}", millrace_core::Kind::LoginRefused) {
+        return false;
+    }
     let kind = millrace_core::Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
     kind.is_none_or(|kind| millrace_core::task::Exit::of(kind) == millrace_core::task::Exit::Failed)
 }
@@ -113,7 +119,8 @@ pub(super) fn may_try(status: &StreamStatus) -> bool {
 
 fn count(status: &mut StreamStatus, live: &[StatsReport], reports: &[TaskReport], is_transition: bool) {
     let sum = |of: &dyn Fn(&StatsReport) -> u64| live.iter().map(of).sum::<u64>();
-    let said = |of: &dyn Fn(&TaskReport) -> u64| reports.iter().map(of).sum::<u64>();
+    // Of a fleet, whoever led says what the ledger had then.
+    let said = |of: &dyn Fn(&TaskReport) -> u64| reports.iter().map(of).max().unwrap_or(0);
     let old = status.counters.unwrap_or_default();
     let mut counters = Counters {
         rows_read: sum(&|report| report.source.rows).max(said(&|report| report.rows_read)).max(old.rows_read),
@@ -162,36 +169,17 @@ fn describe(status: &mut StreamStatus, generation: i64, observed: &Observed, liv
     let is_consistent = status.consistent_cut.unwrap_or(true);
     let why = if is_consistent { "OneMoment" } else { "CutLost" };
     set(&mut status.conditions, generation, "ConsistentCut", is_consistent, why, "");
-    let trouble = if phase.is_terminal() { None } else { trouble(observed) };
+    let trouble = observed.obstacle.clone().filter(|_| !phase.is_terminal());
+    let before = status.conditions.iter().find(|condition| condition.type_ == "Degraded" && condition.status == "True");
+    if before.is_some_and(|condition| status.message.as_ref() == Some(&condition.message)) {
+        // What was told there is over, or is told again.
+        status.message = None;
+    }
     let (word, text) = trouble.clone().unwrap_or(("AsExpected".to_owned(), String::new()));
     set(&mut status.conditions, generation, "Degraded", trouble.is_some(), &word, &text);
     if let Some((_, text)) = trouble {
         status.message = Some(text);
     }
-}
-
-/// Why pods do not run, in the cluster's words.
-fn trouble(observed: &Observed) -> Option<(String, String)> {
-    if let Some(text) = &observed.obstacle {
-        return Some(("PodsNotCreated".to_owned(), text.clone()));
-    }
-    for status in observed.pods.iter().filter_map(|pod| pod.status.as_ref()) {
-        let unscheduled =
-            status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-        if let Some(condition) = unscheduled {
-            let word = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
-            return Some((word, condition.message.clone().unwrap_or_default()));
-        }
-        for container in status.container_statuses.iter().flatten() {
-            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-            if let Some(waiting) =
-                waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing") | None))
-            {
-                return Some((waiting.reason.clone().unwrap_or_default(), waiting.message.clone().unwrap_or_default()));
-            }
-        }
-    }
-    None
 }
 
 /// What every terminal phase says.
@@ -226,7 +214,7 @@ pub(super) fn attempted(stream: &Stream, status: &mut StreamStatus, attempt: u32
 /// The definition is refused: the stream has failed.
 pub(super) fn refused(stream: &Stream, status: &mut StreamStatus, error: &Error) {
     let generation = stream.metadata.generation.unwrap_or(0);
-    let text = error.field_name().map_or_else(|| error.chain(), |field| format!("{field}: {}", error.chain()));
+    let text = sentence(error);
     set(&mut status.conditions, generation, "Accepted", false, "Invalid", &text);
     status.phase = Some(StreamState::Failed);
     status.message = Some(text);

@@ -2,8 +2,11 @@
 #![warn(missing_docs)]
 
 mod local;
+pub mod metrics;
 mod nats;
 pub mod subjects;
+mod work;
 
 pub use local::LocalBus;
 pub use nats::{Command, Nats, NatsBus, NatsConfig};
+pub use work::NatsWork;

@@ -3,19 +3,21 @@
 //! ```text
 //!  worker ── events.<stream> ──▶ JetStream (limits by count, age, size) ──▶ run logs
 //!         ── stats.<stream>.<worker> ──▶ JetStream (newest only) ──▶ live counters
+//!  leader ── work.<stream>.<cut>.<part> ──▶ JetStream work queue ──▶ one worker of the fleet, acknowledged after its commit
 //!  controller ── commands.<stream> ──▶ worker (level-triggered: said again and again)
 //! ```
 //!
 //! Nothing here is the record. What cannot be sent waits in bounded buffers and is then dropped, oldest never before newest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
-use futures::StreamExt as _;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use millrace_core::bus::{Bus, Delivery, Event, Level};
 use millrace_core::id::StreamId;
 use millrace_core::stats::StatsReport;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::local::LocalBus;
+use crate::metrics;
 use crate::subjects::Subjects;
 
 /// Messages that wait for a lost connection, beside what the client itself holds.
@@ -33,6 +36,9 @@ const EVENTS_PER_RUN: i64 = 10_000;
 const EVENTS_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 const EVENTS_BYTES: i64 = 512 << 20;
 const STATS_BYTES: i64 = 64 << 20;
+/// Splits that wait: those of a run that is gone age out.
+const WORK_AGE: Duration = Duration::from_secs(24 * 3600);
+const WORK_BYTES: i64 = 64 << 20;
 /// How long an answer of JetStream may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,9 +67,9 @@ pub enum Command {
 /// A connection that mends itself; cheap to clone.
 #[derive(Clone)]
 pub struct Nats {
-    client: async_nats::Client,
-    context: jetstream::Context,
-    subjects: Subjects,
+    pub(crate) client: async_nats::Client,
+    pub(crate) context: jetstream::Context,
+    pub(crate) subjects: Subjects,
 }
 
 impl Nats {
@@ -76,7 +82,15 @@ impl Nats {
             .name(format!("millrace {role}"))
             .retry_on_initial_connect()
             .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts as u64).min(2000)))
-            .event_callback(|event| async move { tracing::debug!(%event, "nats") });
+            .event_callback(|event| async move {
+                match event {
+                    async_nats::Event::Connected => metrics::connected(true),
+                    async_nats::Event::Disconnected | async_nats::Event::Closed => metrics::connected(false),
+                    _ => {}
+                }
+                tracing::debug!(%event, "nats");
+            });
+        metrics::connected(false);
         if let Some(token) = &config.token {
             options = options.token(token.expose().to_owned());
         }
@@ -98,7 +112,7 @@ impl Nats {
         }
     }
 
-    async fn try_define(&self) -> Result<()> {
+    pub(crate) async fn try_define(&self) -> Result<()> {
         let events = Config {
             name: self.subjects.retained("events"),
             subjects: vec![self.subjects.all("events")],
@@ -119,7 +133,18 @@ impl Nats {
             allow_direct: true,
             ..Config::default()
         };
-        for config in [events, stats] {
+        // What is lost with the server's memory is offered again from the ledger.
+        let work = Config {
+            name: self.subjects.retained("work"),
+            subjects: vec![self.subjects.all("work")],
+            retention: RetentionPolicy::WorkQueue,
+            max_age: WORK_AGE,
+            max_bytes: WORK_BYTES,
+            discard: DiscardPolicy::New,
+            storage: StorageType::Memory,
+            ..Config::default()
+        };
+        for config in [events, stats, work] {
             self.context.create_or_update_stream(config).await.map_err(unavailable)?;
         }
         Ok(())
@@ -147,6 +172,11 @@ impl Nats {
     pub async fn commands(&self, stream: &StreamId) -> Result<BoxStream<'static, Command>> {
         let messages = self.client.subscribe(self.subjects.commands(stream)).await.map_err(unavailable)?;
         Ok(messages.filter_map(async |message| serde_json::from_slice(&message.payload).ok()).boxed())
+    }
+
+    /// Says that something happened, for those who have no bus.
+    pub async fn publish_event(&self, event: &Event) {
+        self.send(self.subjects.events(event.stream.as_ref()), event).await;
     }
 
     /// Counters of one worker.
@@ -224,6 +254,22 @@ impl Nats {
         Ok(())
     }
 
+    /// Runs of which something is retained.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] while JetStream does not answer.
+    pub async fn retained_runs(&self) -> Result<BTreeSet<StreamId>> {
+        let mut runs = BTreeSet::new();
+        for kind in ["events", "stats"] {
+            let retained = self.context.get_stream_no_info(self.subjects.retained(kind)).await.map_err(unavailable)?;
+            let mut subjects = retained.info_with_subjects(self.subjects.all(kind)).await.map_err(unavailable)?;
+            while let Some((subject, _)) = subjects.try_next().await.map_err(unavailable)? {
+                runs.extend(self.subjects.run_of(&subject));
+            }
+        }
+        Ok(runs)
+    }
+
     async fn send<T: Serialize + Sync>(&self, subject: String, body: &T) {
         let Ok(payload) = serde_json::to_vec(body) else { return };
         if let Err(error) = self.client.publish(subject, payload.into()).await {
@@ -232,7 +278,7 @@ impl Nats {
     }
 }
 
-fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(Kind::Unreachable, "NATS does not answer").because(error)
 }
 
@@ -280,7 +326,11 @@ impl NatsBus {
 
 impl Bus for NatsBus {
     fn publish(&self, event: Event) {
-        if self.waiting.try_send(event).is_err() && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+        let is_full = self.waiting.try_send(event).is_err();
+        if is_full {
+            metrics::dropped();
+        }
+        if is_full && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("events are dropped, because NATS has been away for long");
         }
     }

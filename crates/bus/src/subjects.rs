@@ -32,13 +32,43 @@ impl Subjects {
         format!("millrace.{}.commands.{stream}", self.0)
     }
 
-    /// All subjects of a kind: `events` or `stats`.
+    /// Splits of one moment and source connection of a run.
+    pub(crate) fn work(&self, stream: &StreamId, cut: i64, part: usize) -> String {
+        format!("millrace.{}.work.{stream}.{cut}.{part}", self.0)
+    }
+
+    /// All splits of a run.
+    pub(crate) fn all_work(&self, stream: &StreamId) -> String {
+        format!("millrace.{}.work.{stream}.>", self.0)
+    }
+
+    /// All subjects of a kind: `events`, `stats` or `work`.
     pub(crate) fn all(&self, kind: &str) -> String {
         format!("millrace.{}.{kind}.>", self.0)
+    }
+
+    /// The run that a subject of events or counters belongs to.
+    pub(crate) fn run_of(&self, subject: &str) -> Option<StreamId> {
+        let rest = subject.strip_prefix(&format!("millrace.{}.", self.0))?;
+        rest.split('.').nth(1)?.parse().ok()
     }
 
     /// The JetStream stream that retains a kind.
     pub(crate) fn retained(&self, kind: &str) -> String {
         format!("millrace_{}_{kind}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_names_its_run() {
+        let (subjects, run) = (Subjects::new("shop"), StreamId::mint());
+        assert_eq!(subjects.run_of(&subjects.events(Some(&run))), Some(run.clone()));
+        assert_eq!(subjects.run_of(&subjects.stats(&run, 3)), Some(run.clone()));
+        assert_eq!(subjects.run_of(&subjects.events(None)), None);
+        assert_eq!(Subjects::new("other").run_of(&subjects.events(Some(&run))), None);
     }
 }

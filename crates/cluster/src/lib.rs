@@ -5,13 +5,19 @@
 //!       ─▶ ClusterOrchestrator: makes Stream resources and says what they should be doing; the controller does the rest
 //!       ─▶ NatsBus: live events; JetStream: run logs and counters
 //! ```
+//!
+//! Beside it: [`drain`] before an uninstall, and [`ready`] for whoever waits for an API server.
 #![warn(missing_docs)]
 
+pub mod drain;
 mod error;
 pub mod keys;
 mod orchestrator;
+pub mod ready;
 pub mod server;
+mod sessions;
 mod store;
 
 pub use orchestrator::ClusterOrchestrator;
+pub use sessions::ClusterSessions;
 pub use store::ClusterStore;

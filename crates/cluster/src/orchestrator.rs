@@ -69,7 +69,7 @@ impl ClusterOrchestrator {
 
     /// Where the definition says what its streams do, nobody else may.
     async fn undeclared(&self, config: &ConfigId) -> Result<()> {
-        if self.0.is_declarative(config.as_str()).await? {
+        if self.0.is_declarative(config).await? {
             let text = "the definition sets `state` and owns the life of its streams; change it there, or remove it";
             return Err(Error::new(Kind::Conflict, text).field("state").with("reason", "MANAGED_DECLARATIVELY"));
         }
@@ -77,7 +77,7 @@ impl ClusterOrchestrator {
     }
 
     async fn wish(&self, id: &StreamId, desired: DesiredState, is_seen: impl Fn(StreamState) -> bool) -> Result<Stream> {
-        let stream = self.0.stream(id).await?;
+        let stream = self.0.stream_now(id).await?;
         if stream.state.is_terminal() {
             return match desired {
                 DesiredState::Stopped => Ok(stream),
@@ -124,9 +124,18 @@ impl Orchestrator for ClusterOrchestrator {
     fn stats<'a>(&'a self, id: &'a StreamId) -> BoxFuture<'a, Result<(Stream, StatsReport)>> {
         async move {
             let stream = self.0.stream(id).await?;
-            let report = stream.stats.clone().unwrap_or_else(|| Progress::new(stream.started_at).report(false));
+            let report = stream.stats.clone().unwrap_or_else(|| counted(&stream));
             Ok((stream, report))
         }
         .boxed()
     }
+}
+
+/// What the resource says of a run of which NATS knows nothing any more.
+fn counted(stream: &Stream) -> StatsReport {
+    let mut report = Progress::new(stream.started_at).report(false);
+    (report.target.rows, report.target.bytes, report.target.failed) = (stream.rows_written, stream.bytes, stream.rows_failed);
+    (report.source.rows, report.source.bytes) = (stream.rows_written, stream.bytes);
+    (report.target.state, report.source.state) = (stream.state, stream.state);
+    report
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keys::ClusterKeys;
 use crate::orchestrator::ClusterOrchestrator;
+use crate::sessions::ClusterSessions;
 use crate::store::ClusterStore;
 
 /// How an API server of a cluster is started.
@@ -55,9 +56,9 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         orchestrator: Arc::new(ClusterOrchestrator::new(store)),
         bus: Arc::new(NatsBus::new(nats, true)),
         query: config.query,
-        entitlement: Arc::new(ClusterKeys::new(client, &config.namespace)),
+        entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
         auth: IdeAuth::Key,
-        sessions: Arc::default(),
+        sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
         is_cluster: true,
         shutdown,
     };

@@ -48,7 +48,7 @@ pub struct StreamSpec {
     /// When to stop early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-    /// How many lanes read and write at once; chosen from the machine when absent.
+    /// How many work at once: pods in a cluster, lanes of one process elsewhere; one pod, or as many lanes as suit the machine, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallelism: Option<u16>,
     /// What becomes of values that the target cannot hold.
@@ -60,6 +60,21 @@ pub struct StreamSpec {
     /// Seconds for which a pause keeps the source's moment open, 600 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_hold: Option<u32>,
+}
+
+/// The most workers of one run.
+const MOST_WORKERS: u16 = 64;
+
+impl StreamSpec {
+    /// How many workers a cluster gives to a run. Limits are exact, and a structure is made once, so these have one.
+    pub fn workers(&self) -> u32 {
+        let is_limited = self.limits.is_some_and(|limits| limits.number_of_events > 0 || limits.elapsed_time > 0);
+        let is_structure = matches!(&self.target.spec, TargetSpec::Db(db) if db.skip_data == Some(true));
+        if is_limited || is_structure || self.mode != Mode::Convert {
+            return 1;
+        }
+        u32::from(self.parallelism.unwrap_or(1).clamp(1, MOST_WORKERS))
+    }
 }
 
 /// The seconds for which a pause keeps the cut when a config names none.

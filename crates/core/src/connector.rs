@@ -17,8 +17,9 @@ use crate::catalog::{Catalog, Column, Table, TableName};
 use crate::config::{PlanOptions, QuerySelection, SchemaPolicy, StructureOptions, TableSelection, WriteMode};
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
-use crate::id::ConfigId;
-use crate::ledger::{Epoch, Ledger, LedgerKey};
+use crate::fleet::FleetLedger;
+use crate::id::{ConfigId, StreamId};
+use crate::ledger::{CutNumber, Epoch, Ledger, LedgerKey};
 use crate::plan::{ColumnPlan, Plan, TablePlan};
 use crate::position::Position;
 use crate::split::Split;
@@ -55,6 +56,17 @@ pub trait Connector: Send + Sync {
     /// Validates foreign keys that were created unvalidated, and counts the orphans of those that do not hold.
     fn validate_constraints<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>>;
 
+    /// Removes the ledger's entries of a config whose definition is deleted, and the tables that abandoned runs have made and never finished. Creates nothing: a
+    /// database or ledger that is missing holds nothing. Tables of finished runs, tables that anything else has touched or uses, and rows in tables that were there
+    /// before, stay.
+    fn forget<'a>(
+        &'a self,
+        connection: &'a Connection,
+        scope: &'a Scope,
+        config: &'a ConfigId,
+        abandoned: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<Forgotten>>;
+
     /// Opens a target, creating a database that is missing.
     fn sink<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn Sink>>>;
 }
@@ -66,6 +78,17 @@ pub struct Scope {
     pub database: Option<String>,
     /// Schema; the engine's default when absent.
     pub schema: Option<String>,
+}
+
+/// What a clean-up has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Runs whose records were removed.
+    pub runs: u64,
+    /// Tables that were dropped.
+    pub dropped: Vec<TableName>,
+    /// Unfinished tables that stay, with the reason.
+    pub kept: Vec<(TableName, String)>,
 }
 
 /// What a plan is made from.
@@ -237,6 +260,26 @@ pub trait SourcePlanner: Send {
 
     /// Opens one consistent moment seen by up to `lanes` readers; fewer if the source cannot give more.
     fn open_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Cut>>;
+
+    /// Connections whose snapshots shall agree with those of other processes; none is opened yet.
+    fn share_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Box<dyn SharedCut>>>;
+
+    /// Keeps everybody from committing at the source, until [`SourcePlanner::release_commits`] or the end of this connection.
+    ///
+    /// Errors: [`crate::Kind::PermissionDenied`]; [`crate::Kind::Contention`] or [`crate::Kind::TimedOut`] if running statements do not let it.
+    fn hold_commits(&mut self) -> BoxFuture<'_, Result<()>>;
+
+    /// Lets everybody commit again.
+    fn release_commits(&mut self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// One process's part of a moment that several processes read.
+pub trait SharedCut: Send {
+    /// Opens all snapshots (again) at one moment; answers its place in the log. None if the source does not tell, or commits came in between too often.
+    fn snapshot(&mut self) -> BoxFuture<'_, Result<Option<Position>>>;
+
+    /// Readers that see the snapshots.
+    fn into_readers(self: Box<Self>) -> Vec<Box<dyn SourceReader>>;
 }
 
 /// Reads splits at one cut. Losing its connection loses the cut: errors are then [`crate::Kind::CutLost`].
@@ -283,14 +326,17 @@ pub trait Sink: Send + Sync {
     /// What this run has written.
     fn ledger(&self) -> &dyn Ledger;
 
+    /// What several workers of a run agree on; none where the target cannot keep it.
+    fn fleet(&self) -> Option<&dyn FleetLedger>;
+
     /// Brings the target's tables into the state that the plan starts from: what unfinished runs of this config have made is dropped, tables are
     /// created, replaced or emptied, tables in use are found empty where they must be; all recorded in the ledger, in one transaction.
     ///
     /// Errors: [`crate::Kind::TargetConflict`] for rows or tables that are not ours to remove.
     fn create_tables<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a Plan) -> BoxFuture<'a, Result<()>>;
 
-    /// Opens a connection that writes splits.
-    fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>>;
+    /// Opens a connection that writes splits that were read at a moment.
+    fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, cut: CutNumber) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>>;
 
     /// After a table's rows: primary key, unique and other indexes, checks, the sequence; recorded in the ledger with the last of them.
     fn finish_table<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, plan: &'a TablePlan) -> BoxFuture<'a, Result<()>>;
@@ -309,8 +355,9 @@ pub trait SplitWriter: Send {
     fn encoder(&mut self) -> &mut dyn RowEncoder;
     /// Sends what the encoder holds; waits while the target is slow. Answers the bytes sent.
     fn send(&mut self) -> BoxFuture<'_, Result<u64>>;
-    /// Commits the rows with their ledger row. Fails with [`crate::Kind::ProtocolViolated`] unless the target counted exactly `rows`.
-    fn commit(&mut self, rows: u64) -> BoxFuture<'_, Result<()>>;
+    /// Commits the rows with their ledger row, which also keeps `bytes` (as the source sent them). Fails with [`crate::Kind::ProtocolViolated`] unless the
+    /// target counted exactly `rows`, with [`crate::Kind::Conflict`] if the split is committed already.
+    fn commit(&mut self, rows: u64, bytes: u64) -> BoxFuture<'_, Result<()>>;
     /// Gives the split up.
     fn abort(&mut self) -> BoxFuture<'_, Result<()>>;
     /// How often each written column's policy acted in the committed splits since the last call.

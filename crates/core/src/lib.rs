@@ -18,6 +18,7 @@ pub mod connector;
 pub mod entitlement;
 pub mod error;
 pub mod federation;
+pub mod fleet;
 pub mod id;
 pub mod ledger;
 pub mod orchestrator;

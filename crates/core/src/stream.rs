@@ -31,6 +31,19 @@ pub enum StreamState {
 }
 
 impl StreamState {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Undefined,
+        Self::Ready,
+        Self::Running,
+        Self::Paused,
+        Self::EventLimitReached,
+        Self::TimeLimitReached,
+        Self::Finished,
+        Self::Stopped,
+        Self::Failed,
+    ];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StreamSpec;
 use crate::connection::Connection;
+use crate::connector::Scope;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ConfigId, ConnectionId, StreamId};
 use crate::stream::StreamState;
 
 /// The version that this code writes.
-pub const TASK_VERSION: u32 = 1;
+pub const TASK_VERSION: u32 = 2;
 
 /// The most bytes of a report: what Kubernetes keeps of a container's termination message (4096), less room for JSON's escapes.
 const REPORT_BYTES: usize = 3000;
@@ -28,6 +29,9 @@ pub struct TaskSpec {
     pub connections: Vec<Connection>,
     /// Where their secrets stand.
     pub secrets: Vec<SecretFile>,
+    /// The trace that the task belongs to, as W3C Trace Context's `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What is to be done.
@@ -43,11 +47,29 @@ pub enum TaskKind {
         config: ConfigId,
         /// Which try of this start it is, from 1.
         attempt: u32,
+        /// How many workers carry it out together.
+        #[serde(default = "one")]
+        workers: u32,
         /// What is moved.
         spec: Box<StreamSpec>,
     },
     /// Log in and say what answers.
     Probe,
+    /// Remove what a definition that is being deleted has left at its target.
+    #[serde(rename_all = "camelCase")]
+    Cleanup {
+        /// The definition.
+        config: ConfigId,
+        /// Where its runs have written.
+        scope: Scope,
+        /// Runs whose unfinished tables may go; those of others belong to the user.
+        abandoned: Vec<StreamId>,
+    },
+}
+
+/// Tasks of version 1 have one worker.
+fn one() -> u32 {
+    1
 }
 
 /// A file that holds one secret of a connection.
@@ -110,18 +132,19 @@ pub struct TaskReport {
     /// What a probed server says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
+    /// What was done, where rows do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
 }
 
 impl TaskReport {
     /// The text for Kubernetes' termination message; a long failure is cut.
     pub fn message(&self) -> String {
         let mut report = self.clone();
-        if let Some(error) = &mut report.error
-            && error.len() > REPORT_BYTES
-        {
-            let end = (0..=REPORT_BYTES).rev().find(|end| error.is_char_boundary(*end)).unwrap_or(0);
-            error.truncate(end);
-            error.push('…');
+        for text in [&mut report.error, &mut report.summary].into_iter().flatten().filter(|text| text.len() > REPORT_BYTES) {
+            let end = (0..=REPORT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
         }
         serde_json::to_string(&report).unwrap_or_default()
     }
@@ -187,7 +210,18 @@ mod tests {
             cuts_lost: 0,
             is_consistent: true,
             server_version: None,
+            summary: None,
         }
+    }
+
+    #[test]
+    fn a_cleanup_reads_back_as_it_was_written() {
+        let scope = Scope { database: Some("shop".to_owned()), schema: None };
+        let kind = TaskKind::Cleanup { config: ConfigId::mint(), scope, abandoned: vec![StreamId::mint()] };
+        let text = serde_json::to_string(&kind).unwrap();
+        let read: TaskKind = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert!(text.starts_with(r#"{"cleanup":{"config":"#), "{text}");
     }
 
     #[test]
@@ -196,6 +230,14 @@ mod tests {
         assert!(message.len() < 4096);
         assert!(TaskReport::parse(&message).unwrap().error.unwrap().ends_with('…'));
         assert_eq!(TaskReport::parse(&report("short").message()), Some(report("short")));
+    }
+
+    #[test]
+    fn a_task_written_before_traces_were_carried_is_read() {
+        let task = r#"{"version": 1, "namespace": "n", "kind": "probe", "connections": [], "secrets": []}"#;
+        assert_eq!(TaskSpec::parse(task).unwrap().traceparent, None);
+        let traced = task.replace("[]}", "[], \"traceparent\": \"00-a-b-01\"}");
+        assert_eq!(TaskSpec::parse(&traced).unwrap().traceparent.as_deref(), Some("00-a-b-01"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Mode, S3Selection, SourceConnection, StreamSpec, TargetSpec, WriteMode};
+use crate::connection::{Connection, ConnectionSpec, DatabaseSpec, OtherSpec};
 use crate::error::{Error, Result};
 
 /// Checks what the types of a definition cannot say.
@@ -48,6 +49,43 @@ pub fn check(spec: &StreamSpec) -> Result<()> {
         return Err(Error::invalid("parallelism", "`parallelism` must be greater than 0"));
     }
     Ok(())
+}
+
+/// Checks what the types of a connection cannot say.
+///
+/// # Errors
+/// [`crate::Kind::Invalid`] or [`crate::Kind::NotSupported`] with the field, as the REST API names it.
+pub fn check_connection(connection: &Connection) -> Result<()> {
+    match &connection.spec {
+        ConnectionSpec::Database(spec) => check_database(spec),
+        ConnectionSpec::Files(_) => Err(not_yet("files")),
+        ConnectionSpec::Other(OtherSpec::S3(_)) => Err(not_yet("s3")),
+        ConnectionSpec::Other(OtherSpec::Gcs(_)) => Err(not_yet("gcs")),
+        ConnectionSpec::Other(OtherSpec::Azure(_)) => Err(not_yet("azure")),
+        ConnectionSpec::Other(OtherSpec::Snowflake(_)) => Err(not_yet("snowflake")),
+    }
+}
+
+/// Checks a database server's address and user.
+///
+/// # Errors
+/// As [`check_connection`].
+pub fn check_database(spec: &DatabaseSpec) -> Result<()> {
+    if spec.host.trim().is_empty() {
+        return Err(Error::invalid("spec.database.host", "the host must not be empty"));
+    }
+    if spec.port == 0 {
+        return Err(Error::invalid("spec.database.port", "the port must lie between 1 and 65535"));
+    }
+    if spec.username.trim().is_empty() {
+        return Err(Error::invalid("spec.database.username", "the user name must not be empty"));
+    }
+    Ok(())
+}
+
+/// The refusal of a form of connection that this version stores but cannot use.
+pub fn not_yet(form: &str) -> Error {
+    Error::not_supported(format!("spec.{form}"), "only database connections are supported yet")
 }
 
 fn check_rules(spec: &StreamSpec) -> Result<()> {

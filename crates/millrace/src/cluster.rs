@@ -13,6 +13,7 @@ use millrace_core::Secret;
 use millrace_core::federation::QueryTier;
 use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
 use millrace_worker::pod::PodConfig;
+use tracing::Instrument as _;
 
 /// Where NATS is.
 #[derive(Debug, Args)]
@@ -32,11 +33,11 @@ impl NatsArgs {
     }
 }
 
-/// Where probes are answered.
+/// Where probes and scrapes are answered.
 #[derive(Debug, Args)]
 pub(crate) struct OpsArgs {
-    /// Where liveness and readiness are answered
-    #[arg(long = "ops-listen", env = "MILLRACE_OPS_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
+    /// Where liveness, readiness and metrics are answered
+    #[arg(id = "ops_listen", long = "ops-listen", env = "MILLRACE_OPS_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
     listen: std::net::SocketAddr,
 }
 
@@ -129,7 +130,7 @@ fn read(argument: &str, path: &Path) -> anyhow::Result<String> {
 
 /// Answers statements until a signal.
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("query");
     let shutdown = millrace_service::shutdown_on_signal()?;
     let limits = QueryLimits { concurrent: args.concurrent, memory_mb: args.memory_mb, ..QueryLimits::default() };
     let config = RemoteConfig {
@@ -190,11 +191,13 @@ pub(crate) struct WorkerArgs {
     /// Where the report is left for Kubernetes
     #[arg(long, default_value = "/dev/termination-log", value_name = "FILE")]
     termination_log: PathBuf,
+    #[command(flatten)]
+    ops: OpsArgs,
 }
 
 /// Serves until a signal.
 pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("apiserver");
     let shutdown = millrace_service::shutdown_on_signal()?;
     let query = args.query_tier()?;
     let (ready, is_ready) = millrace_service::readiness();
@@ -241,7 +244,7 @@ async fn connect(namespace: &str) -> anyhow::Result<ClusterKeys> {
 
 /// Reconciles until a signal.
 pub(crate) async fn controller(args: ControllerArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("controller");
     let shutdown = millrace_service::shutdown_on_signal()?;
     millrace_service::serve_ops(args.ops.listen, || true, shutdown.clone()).await?;
     let config = ControllerConfig {
@@ -258,10 +261,12 @@ pub(crate) async fn controller(args: ControllerArgs) -> anyhow::Result<ExitCode>
 
 /// Carries one task out.
 pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("worker");
     let shutdown = millrace_service::shutdown_on_signal()?;
     let token = args.nats.token()?;
     let nats = args.nats.url.map(|url| (url, token));
+    millrace_service::serve_ops(args.ops.listen, || true, shutdown.clone()).await?;
+    let span = millrace_worker::metrics::task_span_of(&args.task);
     let config = PodConfig { task: args.task, index: args.index, nats, termination_log: args.termination_log };
-    Ok(ExitCode::from(millrace_worker::pod::run(config, shutdown).await.code()))
+    Ok(ExitCode::from(millrace_worker::pod::run(config, shutdown).instrument(span).await.code()))
 }

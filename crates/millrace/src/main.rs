@@ -4,6 +4,7 @@
 
 mod cluster;
 mod copy;
+mod hooks;
 mod serve;
 
 use std::io::Write as _;
@@ -40,6 +41,10 @@ enum Command {
     Worker(cluster::WorkerArgs),
     /// Answer federated statements for API servers (a cluster's part)
     Query(cluster::QueryArgs),
+    /// Before an uninstall: stop the streams of a namespace and take our finalizers from its objects, which stay (a cluster's part)
+    Drain(hooks::DrainArgs),
+    /// Wait until an API server can serve
+    Ready(hooks::ReadyArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Print the table of error codes
@@ -80,6 +85,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Controller(args) => cluster::controller(args).await,
         Command::Worker(args) => cluster::worker(args).await,
         Command::Query(args) => cluster::query(args).await,
+        Command::Drain(args) => hooks::drain(args).await,
+        Command::Ready(args) => hooks::ready(args).await,
         Command::Openapi => print(&millrace_apiserver::openapi_json()),
         Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
         Command::Crds { kind } => crds(kind.as_deref()),
@@ -107,4 +114,16 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn print(text: &str) -> anyhow::Result<ExitCode> {
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn no_subcommand_names_an_argument_twice() {
+        Cli::command().debug_assert();
+    }
 }

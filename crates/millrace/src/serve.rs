@@ -30,6 +30,9 @@ pub(crate) struct ServeArgs {
     /// The entitlement service, for `--entitlement remote`
     #[arg(long, env = "MILLRACE_ENTITLEMENT_URL", value_name = "URL", required_if_eq("entitlement", "remote"))]
     entitlement_url: Option<String>,
+    /// Where liveness, readiness and metrics are answered; nowhere by default
+    #[arg(long, env = "MILLRACE_OPS_LISTEN", value_name = "HOST:PORT")]
+    ops_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -133,8 +136,13 @@ fn subscription(text: &str) -> Result<Subscription, String> {
 
 /// Runs the server until a signal.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    millrace_service::init_tracing();
+    let _telemetry = millrace_service::init_tracing("serve");
     let shutdown = millrace_service::shutdown_on_signal()?;
+    let (ready, is_ready) = millrace_service::readiness();
+    if let Some(address) = args.ops_listen {
+        let address = millrace_service::serve_ops(address, is_ready, shutdown.clone()).await?;
+        writeln!(std::io::stdout(), "millrace operations on http://{address}")?;
+    }
     let config = ServeConfig {
         listen: args.listen,
         data_dir: data_dir(args.data_dir)?,
@@ -150,6 +158,7 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         query: Arc::new(ChildQueryTier::from_current_program(QueryLimits::default())?),
     };
     let on_ready = |address| {
+        ready.set();
         let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
         let _ = std::io::stdout().flush();
     };

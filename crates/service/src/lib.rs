@@ -1,25 +1,23 @@
-//! What every role shares: tracing, probes and shutdown.
+//! What every role shares: traces, metrics, probes and shutdown.
+//!
+//! ```text
+//!  spans ──────▶ records on stderr
+//!        └─────▶ OTLP, when OTEL_EXPORTER_OTLP_ENDPOINT names a collector
+//!  instruments ▶ one meter provider ─┬▶ `/metrics` on the ops listener
+//!                                    └▶ OTLP, when it names one
+//! ```
 
+pub mod metrics;
 mod ops;
+mod otlp;
+mod process;
+mod trace;
 
 pub use ops::{Ready, readiness, serve_ops};
-
-use std::io::IsTerminal as _;
+pub use trace::{Telemetry, continue_trace, init_tracing, traceparent};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-
-/// Which records are written: `MILLRACE_LOG=debug`, `MILLRACE_LOG=millrace_worker=trace,info`.
-const FILTER_VARIABLE: &str = "MILLRACE_LOG";
-
-/// Writes records to stderr: for people on a terminal, as JSON lines otherwise.
-pub fn init_tracing() {
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call, as tests make it, keeps the first subscriber.
-    let _ = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().try_init() };
-}
 
 /// A token that SIGTERM and SIGINT cancel; the second signal ends the process at once.
 pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {

@@ -23,9 +23,11 @@ use millrace_core::stream::{Reason, Stream, StreamState};
 use millrace_core::{Error, Kind, Result};
 use millrace_worker::control::{Control, Desired};
 use millrace_worker::convert::{ConvertTask, Outcome, plan, preflight, run};
+use millrace_worker::metrics::task_span;
 use millrace_worker::progress::Progress;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 /// How long an orderly stop may take before the worker is cut off.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -117,7 +119,8 @@ impl LocalOrchestrator {
         let inner = self.0.clone();
         // The lock is held until the entry is there, so that the task's end finds it.
         let mut running = self.0.running();
-        let work = tokio::spawn(run(task, progress.clone(), control, inner.bus.clone()));
+        let span = task_span(millrace_service::traceparent().as_deref(), "convert", Some(&task.stream), None);
+        let work = tokio::spawn(run(task, progress.clone(), control, inner.bus.clone()).instrument(span));
         let abort = work.abort_handle();
         tokio::spawn({
             let (id, progress) = (id.clone(), progress.clone());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_apiserver::{AppState, IdeAuth};
+use millrace_apiserver::{AppState, IdeAuth, Sessions};
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
 use millrace_core::{Error, Result};
@@ -88,7 +88,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         query: config.query,
         entitlement,
         auth,
-        sessions: Arc::default(),
+        sessions: Arc::new(Sessions::default()),
         is_cluster: false,
         shutdown,
     };

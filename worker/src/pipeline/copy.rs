@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use millrace_core::catalog::Column;
 use millrace_core::connector::{Batch, Sink, SourceReader, SplitWriter};
-use millrace_core::ledger::{Epoch, LedgerKey};
+use millrace_core::ledger::{CutNumber, Epoch, LedgerKey};
 use millrace_core::plan::{ColumnPlan, Plan};
 use millrace_core::split::Split;
 use millrace_core::value::{RowEncoder, ValueError, ValueRef};
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Kind, Result};
+use tracing::Instrument as _;
 
 use super::lanes::lock;
 use super::patience::{Patience, stopped};
@@ -28,6 +29,7 @@ pub(super) struct Lane {
     plan: Arc<Plan>,
     key: LedgerKey,
     epoch: Epoch,
+    cut: CutNumber,
     control: Control,
     progress: Arc<Progress>,
     /// Rows that may still be written, if there is a limit.
@@ -65,6 +67,7 @@ impl Lane {
             plan: prepared.plan.clone(),
             key: prepared.key.clone(),
             epoch: prepared.epoch,
+            cut: prepared.cut,
             control,
             progress,
             budget,
@@ -91,6 +94,11 @@ impl Lane {
 
 /// Copies a split and commits it.
 pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Done> {
+    let span = tracing::info_span!(parent: &lane.progress.span(split.table), "split", ordinal = split.ordinal);
+    copy_until_done(lane, split).instrument(span).await
+}
+
+async fn copy_until_done(lane: &mut Lane, split: &Split) -> Result<Done> {
     let mut patience = Patience::default();
     loop {
         let mut read = Read::default();
@@ -102,12 +110,20 @@ pub(super) async fn copy_split(lane: &mut Lane, split: &Split) -> Result<Done> {
         lane.writer = None;
         lane.reader.close().await?;
         lane.progress.take_back_read(split.table, read.rows, read.bytes);
-        patience.wait(error, &mut lane.control).await?;
+        // Another worker may have been quicker.
+        let is_conflict = error.kind() == Kind::Conflict;
+        if !is_conflict {
+            patience.wait(error, &mut lane.control).await?;
+        }
         // A commit whose answer was lost may have happened.
         if let Some(rows) = committed(lane, split).await? {
             lane.progress.add_read(split.table, rows, 0);
             lane.progress.add_written(split.table, rows);
+            lane.progress.meter().written(split.table, rows, &[]);
             return Ok(Done { losses: Vec::new(), is_limited: lane.spend(rows) });
+        }
+        if is_conflict {
+            return Err(Error::internal("a split is neither written nor to be written"));
         }
     }
 }
@@ -126,7 +142,7 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
     let left = lane.rows_left();
     let writer = match &mut lane.writer {
         Some(writer) => writer,
-        none => none.insert(lane.sink.writer(&lane.key, lane.epoch).await?),
+        none => none.insert(lane.sink.writer(&lane.key, lane.epoch, lane.cut).await?),
     };
     writer.begin(table, &targets, split).await?;
     lane.reader.open(&table.source, &sources, split).await?;
@@ -142,14 +158,17 @@ async fn try_split(lane: &mut Lane, split: &Split, read: &mut Read) -> Result<Ve
         read.rows += batch.rows;
         read.bytes += batch.bytes;
         lane.progress.add_read(split.table, batch.rows, batch.bytes);
+        lane.progress.meter().read(split.table, batch.rows, batch.bytes);
         if batch.is_last {
             break;
         }
     }
     lane.reader.close().await?;
-    writer.commit(read.rows).await?;
+    lane.progress.meter().commit(writer.commit(read.rows, read.bytes)).await?;
     lane.progress.add_written(split.table, read.rows);
-    Ok(writer.take_losses())
+    let losses = writer.take_losses();
+    lane.progress.meter().written(split.table, read.rows, &losses);
+    Ok(losses)
 }
 
 async fn committed(lane: &mut Lane, split: &Split) -> Result<Option<u64>> {

@@ -28,7 +28,7 @@ use crate::control::Control;
 use crate::progress::Progress;
 
 /// How many tables build their indexes at once, beside the copying of others.
-const FINISHING_AT_ONCE: usize = 2;
+pub(super) const FINISHING_AT_ONCE: usize = 2;
 
 /// Why tables failed, by their index in the plan.
 pub(super) type FailedTables = BTreeMap<usize, Error>;

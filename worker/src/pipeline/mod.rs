@@ -2,6 +2,7 @@
 
 mod copy;
 mod finish;
+pub(crate) mod fleet;
 mod lanes;
 mod patience;
 mod prepare;
@@ -66,6 +67,7 @@ pub(crate) async fn run(task: &ConvertTask, progress: &Arc<Progress>, mut contro
             waits = patience::long();
         }
         let Some(wait) = waits.next() else { return Err(error) };
+        crate::metrics::retried(error.kind());
         reporter.publish(Level::Warn, Side::Source, format!("{}; trying again", error.chain()), Body::General);
         tokio::time::sleep(wait).await;
         control.checkpoint().await.map_err(patience::stopped)?;

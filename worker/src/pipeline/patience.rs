@@ -47,6 +47,7 @@ impl Patience {
         }
         let Some(wait) = self.waits.next() else { return Err(error) };
         tracing::warn!(error = %error.chain(), "trying again");
+        crate::metrics::retried(error.kind());
         tokio::time::sleep(wait.max(after)).await;
         control.checkpoint().await.map_err(stopped)
     }

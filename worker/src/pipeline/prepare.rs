@@ -11,7 +11,7 @@ use millrace_core::bus::{Body, Level, Side};
 use millrace_core::catalog::{Catalog, LogicalType, Table, TableName};
 use millrace_core::config::OnCutLost;
 use millrace_core::connector::{ColumnFact, CutMethod, Sink, SourcePart, SourceReader};
-use millrace_core::ledger::{Epoch, LedgerKey, TableRecord};
+use millrace_core::ledger::{CutNumber, Epoch, LedgerKey, TableRecord};
 use millrace_core::plan::{Plan, TablePlan};
 use millrace_core::split::{Split, check_cover};
 use millrace_core::stream::StreamState;
@@ -37,6 +37,8 @@ pub(super) struct PartReader {
 pub(super) struct Prepared {
     pub(super) key: LedgerKey,
     pub(super) epoch: Epoch,
+    /// The moment that its readers see.
+    pub(super) cut: CutNumber,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) plan: Arc<Plan>,
     pub(super) readers: std::sync::Mutex<Vec<PartReader>>,
@@ -69,14 +71,33 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
     if is_finished {
         return Ok(Found::Done(report_finished(&records, progress, reporter)));
     }
-    let is_continued = task.on_cut_lost() == OnCutLost::Continue && !records.is_empty();
+    let (plan, is_continued) = structure(task, &sink, (&key, epoch), &parts, &records, progress, reporter).await?;
+    let mut prepared = Prepared { cut: epoch.into(), row_budget: task.row_limit(), ..Prepared::new(key, epoch, sink, plan) };
+    prepared.plan_splits(task, task.lanes(), &mut readers, if is_continued { &records } else { &[] }, progress).await?;
+    if is_continued {
+        prepared.report_continuation(&records, progress, reporter);
+    }
+    prepared.readers = std::sync::Mutex::new(readers);
+    Ok(Found::Work(Box::new(prepared)))
+}
 
-    let facts = task.inspect(&parts).await?;
-    let mut plan = task.plan(&parts, &facts)?;
-    forgive(&mut plan, &records);
+/// Plans the tables and makes them; answers whether what earlier moments have left stays.
+pub(super) async fn structure(
+    task: &ConvertTask,
+    sink: &Arc<dyn Sink>,
+    (key, epoch): (&LedgerKey, Epoch),
+    parts: &[SourcePart],
+    records: &[TableRecord],
+    progress: &Progress,
+    reporter: &Reporter,
+) -> Result<(Plan, bool)> {
+    let is_continued = task.on_cut_lost() == OnCutLost::Continue && !records.is_empty();
+    let facts = task.inspect(parts).await?;
+    let mut plan = task.plan(parts, &facts)?;
+    forgive(&mut plan, records);
     order_by_size(&mut plan);
     if is_continued {
-        keep_recorded(&mut plan, &records, reporter)?;
+        keep_recorded(&mut plan, records, reporter)?;
     }
     plan.check()?;
     report_plan(&plan, progress, reporter);
@@ -89,44 +110,29 @@ pub(super) async fn prepare(task: &ConvertTask, progress: &Arc<Progress>, report
                 "the source's moment was lost: what this run had written was removed, and everything is read again at a new moment",
             );
         }
-        sink.create_tables(&key, epoch, &plan).await?;
+        sink.create_tables(key, epoch, &plan).await?;
     }
-    let mut prepared = Prepared {
-        key,
-        epoch,
-        sink,
-        plan: Arc::new(plan),
-        readers: std::sync::Mutex::new(Vec::new()),
-        splits: Vec::new(),
-        finished: BTreeSet::new(),
-        row_budget: task.row_limit(),
-    };
-    prepared.plan_splits(task, &mut readers, if is_continued { &records } else { &[] }, progress).await?;
-    if is_continued {
-        prepared.report_continuation(&records, progress, reporter);
-    }
-    prepared.readers = std::sync::Mutex::new(readers);
-    Ok(Found::Work(Box::new(prepared)))
+    Ok((plan, is_continued))
 }
 
 /// Counts what a finished run has written.
-fn report_finished(records: &[TableRecord], progress: &Progress, reporter: &Reporter) -> Ending {
+pub(super) fn report_finished(records: &[TableRecord], progress: &Progress, reporter: &Reporter) -> Ending {
     progress.set_tables(records.iter().map(|record| (record.target.name.clone(), None, None)));
-    let (mut is_whole, mut epochs) = (true, BTreeSet::new());
+    let (mut is_whole, mut cuts) = (true, BTreeSet::new());
     for (index, record) in records.iter().enumerate() {
         for (_, committed) in &record.splits {
             let Some(committed) = committed else {
                 is_whole = false;
                 continue;
             };
-            epochs.insert(committed.epoch);
+            cuts.insert(committed.cut);
             progress.add_read(index, committed.rows, 0);
             progress.add_written(index, committed.rows);
             committed.losses.iter().for_each(|(column, count)| progress.add_loss(index, column, *count));
         }
         progress.set_table_state(index, StreamState::Finished, None);
     }
-    if epochs.len() > 1 {
+    if cuts.len() > 1 {
         progress.cut_lost(false);
     }
     reporter.notice("the run had finished before its process ended");
@@ -179,10 +185,26 @@ fn keep_recorded(plan: &mut Plan, records: &[TableRecord], reporter: &Reporter) 
 }
 
 impl Prepared {
+    /// Without readers and splits yet.
+    pub(super) fn new(key: LedgerKey, epoch: Epoch, sink: Arc<dyn Sink>, plan: Plan) -> Self {
+        Self {
+            key,
+            epoch,
+            cut: epoch.into(),
+            sink,
+            plan: Arc::new(plan),
+            readers: std::sync::Mutex::new(Vec::new()),
+            splits: Vec::new(),
+            finished: BTreeSet::new(),
+            row_budget: None,
+        }
+    }
+
     /// Plans splits of tables that have none and records them; of the others, takes those that are not committed.
-    async fn plan_splits(
+    pub(super) async fn plan_splits(
         &mut self,
         task: &ConvertTask,
+        lanes: usize,
         readers: &mut [PartReader],
         records: &[TableRecord],
         progress: &Progress,
@@ -215,22 +237,22 @@ impl Prepared {
             let Some(reader) = readers.iter_mut().find(|reader| reader.part == table.part) else {
                 return Err(Error::internal("a table of a source without readers"));
             };
-            let rows = if table.is_indivisible { u64::MAX / 4 } else { split_rows(&table.source, task.lanes()) };
+            let rows = if table.is_indivisible { u64::MAX / 4 } else { split_rows(&table.source, lanes) };
             let planned = reader.reader.split(index, &table.source, rows).await?;
             check_cover(&planned)
                 .map_err(|gap| Error::new(Kind::Internal, format!("the splits of `{}` do not cover it: {gap}", table.source.name)))?;
-            self.sink.ledger().record_splits(&self.key, &table.target, &planned).await?;
+            self.sink.ledger().record_splits(&self.key, self.epoch, &table.target, &planned).await?;
             self.splits.push(planned);
         }
         Ok(())
     }
 
     /// Says whether the copy is still of one moment.
-    fn report_continuation(&self, records: &[TableRecord], progress: &Progress, reporter: &Reporter) {
+    pub(super) fn report_continuation(&self, records: &[TableRecord], progress: &Progress, reporter: &Reporter) {
         let committed: Vec<_> = records.iter().flat_map(|record| &record.splits).filter_map(|(_, committed)| committed.as_ref()).collect();
-        let epochs: BTreeSet<Epoch> = committed.iter().map(|split| split.epoch).collect();
+        let cuts: BTreeSet<CutNumber> = committed.iter().map(|split| split.cut).collect();
         let is_all_read = self.splits.iter().all(Vec::is_empty);
-        let is_consistent = epochs.is_empty() || epochs.len() == 1 && is_all_read;
+        let is_consistent = cuts.is_empty() || cuts.len() == 1 && is_all_read;
         progress.cut_lost(is_consistent);
         let total: usize = records.iter().map(|record| record.splits.len()).sum();
         let mut text = format!("the source's moment was lost: {} of {total} splits were committed and stay", committed.len());
@@ -258,7 +280,7 @@ fn order_by_size(plan: &mut Plan) {
     plan.tables.sort_by_key(|table| std::cmp::Reverse(table.source.estimated_bytes.unwrap_or(0)));
 }
 
-fn report_plan(plan: &Plan, progress: &Progress, reporter: &Reporter) {
+pub(super) fn report_plan(plan: &Plan, progress: &Progress, reporter: &Reporter) {
     let table = |table: &TablePlan| (table.target.name.clone(), table.source.estimated_rows, table.source.estimated_bytes);
     progress.set_tables(plan.tables.iter().map(table));
     for table in &plan.tables {

@@ -37,6 +37,10 @@ impl Reporter {
 
     /// One event.
     pub(crate) fn publish(&self, level: Level, side: Side, message: impl Into<String>, body: Body) {
+        // What a follower of a fleet does is of interest only when it goes wrong.
+        if level < Level::Warn && !self.progress.is_heard() {
+            return;
+        }
         let mut event = crate::convert::event(&self.stream, level, side, message, body);
         event.node = Some(match side {
             Side::Target => self.progress.target_node().clone(),

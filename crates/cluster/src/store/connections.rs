@@ -12,7 +12,7 @@ use millrace_core::{Error, Kind, Result, Secret};
 use millrace_crds::{Connection as Object, ConnectionSpec, NAME_ANNOTATION, SECRET_PREFIX, SecretKey, StreamConfig};
 use serde_json::json;
 
-use super::{ClusterStore, FIELD_MANAGER, metadata, resource_name};
+use super::{ClusterStore, FIELD_MANAGER, Kept as _, TRIES, metadata, resource_name};
 use crate::error::{failed, is_conflict, is_missing};
 
 /// The keys of a Secret, by the fields that they fill.
@@ -20,7 +20,7 @@ const KEYS: [(&str, &str); 2] = [("spec.database.password", "password"), ("ssl.c
 
 impl ClusterStore {
     pub(super) async fn read_connections(&self) -> Result<Vec<Connection>> {
-        let objects: Vec<Object> = self.all().await?;
+        let objects = self.all::<Object>().await?;
         let reads = objects.iter().map(|object| self.with_secrets(object));
         futures::future::try_join_all(reads).await
     }
@@ -51,7 +51,8 @@ impl ClusterStore {
         let text = bytes.map(|bytes| String::from_utf8(bytes.0)).transpose();
         let text =
             text.map_err(|_| Error::new(Kind::LoginRefused, format!("the Secret `{}` holds no text under `{}`", key.name, key.key)))?;
-        Ok(text.map(Secret::new))
+        // As workers read it: an editor's or `echo`'s line break at the end was not meant.
+        Ok(text.map(|text| Secret::new(text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)))))
     }
 
     pub(super) async fn make_connection(&self, connection: &Connection) -> Result<()> {
@@ -63,7 +64,11 @@ impl ClusterStore {
         let spec = ConnectionSpec::from_core(connection, secret.as_deref())?;
         let object = Object { metadata: metadata(&name, connection.id.as_str(), &connection.name, connection.created), spec, status: None };
         match self.api::<Object>().create(&PostParams::default(), &object).await {
-            Ok(made) => self.own_secret(&made, secret.as_deref()).await,
+            Ok(made) => {
+                self.own_secret(&made, secret.as_deref()).await?;
+                Object::mirror(self).written(&made.metadata).await;
+                Ok(())
+            }
             Err(error) if is_conflict(&error) => Err(Error::new(Kind::Conflict, format!("the connection `{}` exists", connection.id))),
             Err(error) => {
                 if let Some(secret) = secret {
@@ -75,15 +80,48 @@ impl ClusterStore {
     }
 
     pub(super) async fn change_connection(&self, connection: &Connection) -> Result<()> {
-        let object: Object = self.find(&connection.id, "connection").await?;
-        let name = object.name_any();
-        let secret = self.write_secret(&name, connection).await?;
+        for _ in 0..TRIES {
+            let object: Object = self.find(&connection.id, "connection").await?;
+            let name = object.name_any();
+            let (secret, spec) = self.spec_of(connection, &object).await?;
+            let mut changed = object.clone();
+            changed.spec = spec;
+            changed.annotations_mut().insert(NAME_ANNOTATION.to_owned(), connection.name.clone());
+            match self.api::<Object>().replace(&name, &PostParams::default(), &changed).await {
+                Ok(written) => {
+                    self.own_secret(&object, secret.as_deref()).await?;
+                    Object::mirror(self).written(&written.metadata).await;
+                    return Ok(());
+                }
+                // The controller has written a status in between.
+                Err(error) if is_conflict(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(Error::new(Kind::Contention, "the connection is changed by many at once"))
+    }
+
+    /// A changed connection's spec, and the Secret that was written for it. Secrets that stay as they are stay where they are, as somebody else may look after
+    /// them there.
+    async fn spec_of(&self, connection: &Connection, object: &Object) -> Result<(Option<String>, ConnectionSpec)> {
+        let known = self.with_secrets(object).await?;
+        let same = |one: &Connection, other: &Connection| {
+            let list = |connection: &Connection| -> Vec<(String, String)> {
+                connection.secrets().into_iter().map(|(field, secret)| (field.to_owned(), secret.expose().to_owned())).collect()
+            };
+            list(one) == list(other)
+        };
+        if same(&known, connection) {
+            let mut spec = ConnectionSpec::from_core(connection, object.spec.secret_ref.as_ref().map(|key| key.name.as_str()))?;
+            spec.secret_ref.clone_from(&object.spec.secret_ref);
+            if let (Some(ssl), Some(old)) = (&mut spec.ssl, &object.spec.ssl) {
+                ssl.client_key_ref.clone_from(&old.client_key_ref);
+            }
+            return Ok((None, spec));
+        }
+        let secret = self.write_secret(&object.name_any(), connection).await?;
         let spec = ConnectionSpec::from_core(connection, secret.as_deref())?;
-        let mut changed = object.clone();
-        changed.spec = spec;
-        changed.annotations_mut().insert(NAME_ANNOTATION.to_owned(), connection.name.clone());
-        self.api::<Object>().replace(&name, &PostParams::default(), &changed).await.map_err(failed)?;
-        self.own_secret(&object, secret.as_deref()).await
+        Ok((secret, spec))
     }
 
     pub(super) async fn remove_connection(&self, id: &ConnectionId) -> Result<()> {
@@ -92,10 +130,12 @@ impl ClusterStore {
         let uses = |config: &StreamConfig| {
             config.spec.target.connection == name || config.spec.source.connections.iter().any(|source| source.connection == name)
         };
-        if let Some(config) = self.all::<StreamConfig>().await?.iter().find(|config| uses(config)) {
+        if let Some(config) = self.all_now::<StreamConfig>().await?.iter().find(|config| uses(config)) {
             return Err(Error::new(Kind::Conflict, format!("the stream config `{}` uses this connection", config.spec.name)));
         }
-        self.api::<Object>().delete(&name, &DeleteParams::default()).await.map(|_| ()).map_err(failed)
+        self.api::<Object>().delete(&name, &DeleteParams::default()).await.map_err(failed)?;
+        Object::mirror(self).removed(&object.metadata).await;
+        Ok(())
     }
 
     /// Writes a connection's secrets; answers the Secret's name, if there are any.

@@ -2,9 +2,14 @@
 
 mod configs;
 mod connections;
+mod mirror;
 mod streams;
 
+pub(crate) use streams::phase;
+
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -20,15 +25,18 @@ use millrace_core::store::ConfigStore;
 use millrace_core::stream::Stream;
 use millrace_core::{Error, Kind, Result};
 use millrace_crds::{CREATED_ANNOTATION, ID_LABEL, NAME_ANNOTATION, ObjectId, object_id};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::error::failed;
+use mirror::{Mirror, Mirrored};
 
 /// The name under which the API server writes.
 pub(crate) const FIELD_MANAGER: &str = "millrace-apiserver";
-const SETTINGS: &str = "millrace-settings";
+/// The ConfigMap of settings.
+pub(crate) const SETTINGS: &str = "millrace-settings";
 const INSTALL_ID: &str = "install-id";
+/// How often a change is made again because somebody else was quicker.
+const TRIES: u32 = 10;
 
 /// The store of one namespace.
 #[derive(Clone)]
@@ -37,12 +45,64 @@ pub struct ClusterStore {
     pub(crate) namespace: String,
     pub(crate) nats: Nats,
     pub(crate) max_active_streams: usize,
+    connections: Mirror<millrace_crds::Connection>,
+    configs: Mirror<millrace_crds::StreamConfig>,
+    streams: Mirror<millrace_crds::Stream>,
+}
+
+/// Where the mirror of a kind is.
+pub(crate) trait Kept: Mirrored {
+    /// The mirror of this kind.
+    fn mirror(store: &ClusterStore) -> &Mirror<Self>;
+}
+
+impl Kept for millrace_crds::Connection {
+    fn mirror(store: &ClusterStore) -> &Mirror<Self> {
+        &store.connections
+    }
+}
+
+impl Kept for millrace_crds::StreamConfig {
+    fn mirror(store: &ClusterStore) -> &Mirror<Self> {
+        &store.configs
+    }
+}
+
+impl Kept for millrace_crds::Stream {
+    fn mirror(store: &ClusterStore) -> &Mirror<Self> {
+        &store.streams
+    }
 }
 
 impl ClusterStore {
-    /// The store of a namespace.
+    /// The store of a namespace; starts watching it.
     pub fn new(client: Client, namespace: &str, nats: Nats, max_active_streams: usize) -> Self {
-        Self { client, namespace: namespace.to_owned(), nats, max_active_streams }
+        Self {
+            connections: Mirror::new(Api::namespaced(client.clone(), namespace)),
+            configs: Mirror::new(Api::namespaced(client.clone(), namespace)),
+            streams: Mirror::new(Api::namespaced(client.clone(), namespace)),
+            client,
+            namespace: namespace.to_owned(),
+            nats,
+            max_active_streams,
+        }
+    }
+
+    /// The store of a namespace of the cluster that a kubeconfig names; without one, of the cluster that this process runs in or its `KUBECONFIG` names.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] without a cluster.
+    pub async fn connect(kubeconfig: Option<&Path>, namespace: &str, nats: Nats, max_active_streams: usize) -> Result<Self> {
+        let nowhere = || Error::new(Kind::Unreachable, "there is no cluster");
+        let client = match kubeconfig {
+            None => Client::try_default().await.map_err(|error| nowhere().because(error))?,
+            Some(path) => {
+                let read = kube::config::Kubeconfig::read_from(path).map_err(|error| nowhere().because(error))?;
+                let config = kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default()).await;
+                Client::try_from(config.map_err(|error| nowhere().because(error))?).map_err(|error| nowhere().because(error))?
+            }
+        };
+        Ok(Self::new(client, namespace, nats, max_active_streams))
     }
 
     pub(crate) fn api<K: Resource<Scope = kube::core::NamespaceResourceScope>>(&self) -> Api<K>
@@ -92,32 +152,66 @@ impl ClusterStore {
         Ok(())
     }
 
-    /// The object with this id: by its label, else among those without one.
+    /// The object with this id as the cluster holds it now.
     pub(crate) async fn find<K, I>(&self, id: &I, what: &str) -> Result<K>
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Kept,
         I: ObjectId + PartialEq + std::fmt::Display,
     {
+        let is_it = |object: &K| is_there(object) && object_id::<I>(object.meta()).is_ok_and(|found| found == *id);
+        // The mirror knows the name under which to ask.
+        if let Some(name) = K::mirror(self).find(is_it).and_then(|known| known.meta().name.clone())
+            && let Some(found) = self.api::<K>().get_opt(&name).await.map_err(failed)?
+            && is_it(&found)
+        {
+            return Ok(found);
+        }
         let labelled = self.api::<K>().list(&ListParams::default().labels(&format!("{ID_LABEL}={id}"))).await.map_err(failed)?;
-        if let Some(found) = labelled.items.into_iter().find(is_there) {
+        if let Some(found) = labelled.items.into_iter().find(is_it) {
             return Ok(found);
         }
         let others = self.api::<K>().list(&ListParams::default().labels(&format!("!{ID_LABEL}"))).await.map_err(failed)?;
-        let is_it = |object: &K| object_id::<I>(object.meta()).is_ok_and(|found| found == *id);
-        let found = others.items.into_iter().filter(is_there).find(is_it);
+        let found = others.items.into_iter().find(is_it);
         found.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no {what} `{id}`")))
     }
 
-    /// All objects of a kind that are not being deleted.
-    pub(crate) async fn all<K>(&self) -> Result<Vec<K>>
+    /// The object with this id as the mirror knows it; one that it does not know is asked for.
+    pub(crate) async fn glance<K, I>(&self, id: &I, what: &str) -> Result<Arc<K>>
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Kept,
+        I: ObjectId + PartialEq + std::fmt::Display,
     {
-        let mut items = self.api::<K>().list(&ListParams::default()).await.map_err(failed)?.items;
-        items.retain(is_there);
-        items.sort_by_key(|item| (millrace_crds::created_at(item.meta()), item.meta().creation_timestamp.as_ref().map(|time| time.0)));
+        let is_it = |object: &K| is_there(object) && object_id::<I>(object.meta()).is_ok_and(|found| found == *id);
+        match K::mirror(self).find(is_it) {
+            Some(known) => Ok(known),
+            None => self.find(id, what).await.map(Arc::new),
+        }
+    }
+
+    /// All objects of a kind that are not being deleted, oldest first, as the mirror knows them.
+    pub(crate) async fn all<K: Kept>(&self) -> Result<Vec<Arc<K>>> {
+        let Some(mut items) = K::mirror(self).all() else {
+            return Ok(self.all_now::<K>().await?.into_iter().map(Arc::new).collect());
+        };
+        items.retain(|item| is_there(&**item));
+        items.sort_by_cached_key(|item| age(&**item));
         Ok(items)
     }
+
+    /// As [`ClusterStore::all`], as the cluster holds them now.
+    pub(crate) async fn all_now<K: Kept>(&self) -> Result<Vec<K>> {
+        let mut items = self.api::<K>().list(&ListParams::default()).await.map_err(failed)?.items;
+        items.retain(is_there);
+        items.sort_by_cached_key(age);
+        Ok(items)
+    }
+}
+
+/// Orders objects by their creation.
+fn age<K: Resource>(object: &K) -> (i64, i64, String) {
+    let meta = object.meta();
+    let made = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    (millrace_crds::created_at(meta), made, meta.name.clone().unwrap_or_default())
 }
 
 fn is_there<K: Resource>(object: &K) -> bool {

@@ -9,38 +9,49 @@ use millrace_core::stream::{Reason, Stream, StreamState};
 use millrace_core::{Error, Kind, Result};
 use millrace_crds::{
     ConfigReference, DesiredState, RUN_ID_ANNOTATION, STARTED_BY_ANNOTATION, Stream as Object, StreamConfig as ConfigObject, StreamSpec,
-    created_at, object_id,
+    TRACEPARENT_ANNOTATION, created_at, object_id,
 };
 use serde_json::json;
 
 use super::configs::{Names, to_core};
-use super::{ClusterStore, FIELD_MANAGER, metadata};
-use crate::error::{failed, is_conflict};
+use super::{ClusterStore, FIELD_MANAGER, Kept as _, metadata};
+use crate::error::{failed, is_conflict, is_missing};
 
 /// Where a run stands; one that nobody has looked at is ready.
-pub(super) fn phase(object: &Object) -> StreamState {
+pub(crate) fn phase(object: &Object) -> StreamState {
     object.status.as_ref().and_then(|status| status.phase).unwrap_or(StreamState::Ready)
 }
 
 impl ClusterStore {
     pub(super) async fn read_streams(&self, config: Option<&ConfigId>) -> Result<Vec<Stream>> {
         let names = self.names().await?;
-        let mut objects: Vec<Object> = self.all().await?;
+        let mut objects = self.all::<Object>().await?;
         objects.retain(|object| config.is_none_or(|config| object.spec.config_ref.id == config.as_str()));
-        objects.reverse();
+        objects.sort_by_cached_key(|object| std::cmp::Reverse((created_at(&object.metadata), run_number(object))));
         Ok(objects.iter().filter_map(|object| read(object, &names, None).ok()).collect())
     }
 
     pub(super) async fn read_stream(&self, id: &StreamId) -> Result<Stream> {
+        let object = self.glance::<Object, _>(id, "stream").await?;
+        // Without NATS there are the counters of the resource.
+        let stats = if self.nats.is_connected() { self.nats.last_stats(id, 1).await.unwrap_or_default() } else { Vec::new() };
+        let stats = stats.into_iter().next();
+        match read(&object, &self.names().await?, stats.clone()) {
+            Ok(stream) => Ok(stream),
+            Err(_) => read(&object, &self.names_now().await?, stats),
+        }
+    }
+
+    /// A run as the cluster holds it now.
+    pub(crate) async fn stream_now(&self, id: &StreamId) -> Result<Stream> {
         let object: Object = self.find(id, "stream").await?;
-        let stats = self.nats.last_stats(id, 1).await.unwrap_or_default().into_iter().next();
-        read(&object, &self.names().await?, stats)
+        read(&object, &self.names_now().await?, None)
     }
 
     /// The gate: a config's runs are numbered, and a number can be created once. So of two starts at once one finds the name taken.
     pub(super) async fn make_stream(&self, stream: &Stream) -> Result<()> {
         let config: ConfigObject = self.find(&stream.config_id, "stream config").await?;
-        let all: Vec<Object> = self.all().await?;
+        let all: Vec<Object> = self.all_now().await?;
         let active: Vec<&Object> = all.iter().filter(|object| !phase(object).is_terminal()).collect();
         let is_own = |object: &&Object| object.spec.config_ref.id == stream.config_id.as_str();
         if active.iter().any(is_own) || active.len() >= self.max_active_streams {
@@ -52,6 +63,7 @@ impl ClusterStore {
         let mut metadata = metadata(&name, stream.id.as_str(), &name, stream.started_at / 1000);
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(RUN_ID_ANNOTATION.to_owned(), stream.run_id.to_string());
+        annotations.extend(millrace_service::traceparent().map(|trace| (TRACEPARENT_ANNOTATION.to_owned(), trace)));
         if let Some(key) = &stream.started_by {
             annotations.insert(STARTED_BY_ANNOTATION.to_owned(), key.clone());
         }
@@ -63,13 +75,32 @@ impl ClusterStore {
         };
         let spec = StreamSpec { config_ref: reference, config: config.spec.clone(), desired: DesiredState::Running };
         match self.api::<Object>().create(&PostParams::default(), &Object { metadata, spec, status: None }).await {
-            Ok(_) => Ok(()),
+            Ok(made) => self.keep_within_limit(&made).await,
             Err(error) if is_conflict(&error) => {
-                let all: Vec<Object> = self.all().await?;
+                let all: Vec<Object> = self.all_now().await?;
                 let active: Vec<&Object> = all.iter().filter(|object| !phase(object).is_terminal()).collect();
                 Err(gate_closed(&active))
             }
             Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Starts of different configs do not meet in a name. So each looks again once it is there, and those that are too many in one order withdraw.
+    async fn keep_within_limit(&self, made: &Object) -> Result<()> {
+        let all: Vec<Object> = self.all_now().await?;
+        let before: Vec<&Object> = all
+            .iter()
+            .take_while(|object| object.metadata.uid != made.metadata.uid)
+            .filter(|object| !phase(object).is_terminal())
+            .collect();
+        if before.len() < self.max_active_streams {
+            Object::mirror(self).written(&made.metadata).await;
+            return Ok(());
+        }
+        let error = gate_closed(&before);
+        match self.api::<Object>().delete(&made.name_any(), &DeleteParams::default()).await {
+            Err(failure) if !is_missing(&failure) => Err(failed(failure)),
+            _ => Err(error),
         }
     }
 
@@ -79,7 +110,8 @@ impl ClusterStore {
         if !phase(&object).is_terminal() {
             let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Stream", "status": {"phase": stream.state}});
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
-            self.api::<Object>().patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await.map_err(failed)?;
+            let written = self.api::<Object>().patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await.map_err(failed)?;
+            Object::mirror(self).written(&written.metadata).await;
         }
         self.read_stream(&stream.id).await
     }
@@ -89,21 +121,27 @@ impl ClusterStore {
         if !phase(&object).is_terminal() {
             return Err(Error::new(Kind::Conflict, "the stream is active; stop it first").field("stream_state"));
         }
-        self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map(|_| ()).map_err(failed)
+        self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map_err(failed)?;
+        Object::mirror(self).removed(&object.metadata).await;
+        Ok(())
     }
 
     /// Says what a run should be doing.
     pub(crate) async fn want(&self, id: &StreamId, desired: DesiredState) -> Result<()> {
         let object: Object = self.find(id, "stream").await?;
         let patch = Patch::Merge(json!({"spec": {"desired": desired}}));
-        self.api::<Object>().patch(&object.name_any(), &PatchParams::default(), &patch).await.map(|_| ()).map_err(failed)
+        let written = self.api::<Object>().patch(&object.name_any(), &PatchParams::default(), &patch).await.map_err(failed)?;
+        Object::mirror(self).written(&written.metadata).await;
+        Ok(())
     }
 
-    /// Whether Git owns the life of a config's runs.
-    pub(crate) async fn is_declarative(&self, id: &str) -> Result<bool> {
-        let configs: Vec<ConfigObject> = self.all().await?;
-        let is_it = |config: &ConfigObject| object_id::<ConfigId>(&config.metadata).is_ok_and(|found| found.as_str() == id);
-        Ok(configs.iter().find(|config| is_it(config)).is_some_and(|config| config.spec.state.is_some()))
+    /// Whether Git owns the life of a config's runs; nobody does of a config that is gone.
+    pub(crate) async fn is_declarative(&self, id: &ConfigId) -> Result<bool> {
+        match self.find::<ConfigObject, _>(id, "stream config").await {
+            Ok(config) => Ok(config.spec.state.is_some()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

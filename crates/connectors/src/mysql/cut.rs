@@ -10,8 +10,10 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_core::connection::Connection;
-use millrace_core::connector::{Cut, CutMethod, SourceReader};
+use millrace_core::connector::{Cut, CutMethod, SharedCut, SourceReader};
 use millrace_core::position::Position;
 use millrace_core::{Error, Kind, Result};
 
@@ -31,15 +33,7 @@ type Place = Option<(String, u64)>;
 
 /// Opens the cut.
 pub(super) async fn open(connection: &Connection, database: &str, control: &mut Wire, lanes: usize) -> Result<Cut> {
-    let mut wires = Vec::with_capacity(lanes.max(1));
-    for _ in 0..lanes.max(1) {
-        match reader_connection(connection, database).await {
-            Ok(wire) => wires.push(wire),
-            // A server that is short of connections still serves fewer lanes.
-            Err(error) if error.kind() == Kind::ServerExhausted && !wires.is_empty() => break,
-            Err(error) => return Err(error),
-        }
-    }
+    let mut wires = connections(connection, database, lanes).await?;
     let server = server_identity(control).await?;
     let (method, place) = if wires.len() == 1 {
         (CutMethod::SingleSnapshot, snapshot(&mut wires[0]).await?)
@@ -59,11 +53,56 @@ pub(super) async fn open(connection: &Connection, database: &str, control: &mut 
     Ok(Cut {
         position: place.map(|(file, offset)| Position::Binlog { server, file, offset }),
         method,
-        readers: wires
-            .into_iter()
-            .map(|wire| Box::new(MySqlReader::new(wire, connection.clone(), database.to_owned())) as Box<dyn SourceReader>)
-            .collect(),
+        readers: readers(wires, connection, database),
     })
+}
+
+/// One process's snapshots of a moment that several processes read.
+pub(super) struct SharedSnapshots {
+    connection: Connection,
+    database: String,
+    server: String,
+    wires: Vec<Wire>,
+}
+
+/// Connections for snapshots that others will have to agree with.
+pub(super) async fn share(connection: &Connection, database: &str, control: &mut Wire, lanes: usize) -> Result<SharedSnapshots> {
+    let wires = connections(connection, database, lanes).await?;
+    let server = server_identity(control).await?;
+    Ok(SharedSnapshots { connection: connection.clone(), database: database.to_owned(), server, wires })
+}
+
+impl SharedCut for SharedSnapshots {
+    fn snapshot(&mut self) -> BoxFuture<'_, Result<Option<Position>>> {
+        async move {
+            let place = agree(&mut self.wires).await?;
+            Ok(place.map(|(file, offset)| Position::Binlog { server: self.server.clone(), file, offset }))
+        }
+        .boxed()
+    }
+
+    fn into_readers(self: Box<Self>) -> Vec<Box<dyn SourceReader>> {
+        let Self { connection, database, wires, .. } = *self;
+        readers(wires, &connection, &database)
+    }
+}
+
+fn readers(wires: Vec<Wire>, connection: &Connection, database: &str) -> Vec<Box<dyn SourceReader>> {
+    let reader = |wire| Box::new(MySqlReader::new(wire, connection.clone(), database.to_owned())) as Box<dyn SourceReader>;
+    wires.into_iter().map(reader).collect()
+}
+
+async fn connections(connection: &Connection, database: &str, lanes: usize) -> Result<Vec<Wire>> {
+    let mut wires = Vec::with_capacity(lanes.max(1));
+    for _ in 0..lanes.max(1) {
+        match reader_connection(connection, database).await {
+            Ok(wire) => wires.push(wire),
+            // A server that is short of connections still serves fewer lanes.
+            Err(error) if error.kind() == Kind::ServerExhausted && !wires.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(wires)
 }
 
 async fn reader_connection(connection: &Connection, database: &str) -> Result<Wire> {
@@ -119,8 +158,7 @@ async fn agree(wires: &mut [Wire]) -> Result<Place> {
 
 /// Opens all snapshots while nobody can commit. The lock is let go even if a snapshot fails.
 async fn under_lock(control: &mut Wire, wires: &mut [Wire]) -> Result<Place> {
-    control.execute_text(&format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
-    control.execute_text("FLUSH TABLES WITH READ LOCK").await?;
+    hold(control).await?;
     let opened = tokio::time::timeout(Duration::from_secs(u64::from(LOCK_WAIT_SECONDS)), async {
         let mut place = None;
         for wire in wires.iter_mut() {
@@ -132,8 +170,19 @@ async fn under_lock(control: &mut Wire, wires: &mut [Wire]) -> Result<Place> {
         Ok::<Place, Error>(place)
     })
     .await;
-    control.execute_text("UNLOCK TABLES").await?;
+    release(control).await?;
     opened.unwrap_or_else(|_| Err(Error::new(Kind::TimedOut, "the snapshots could not be opened while the tables were locked")))
+}
+
+/// Takes the global read lock.
+pub(super) async fn hold(control: &mut Wire) -> Result<()> {
+    control.execute_text(&format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
+    control.execute_text("FLUSH TABLES WITH READ LOCK").await.map(|_| ())
+}
+
+/// Gives it back.
+pub(super) async fn release(control: &mut Wire) -> Result<()> {
+    control.execute_text("UNLOCK TABLES").await.map(|_| ())
 }
 
 /// The current end of the binlog; none without binlog or privilege.

@@ -21,8 +21,10 @@ mod wire;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::{Connection, DatabaseSpec, Engine};
-use millrace_core::connector::{Connector, ConstraintsReport, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts};
-use millrace_core::id::ConfigId;
+use millrace_core::connector::{
+    Connector, ConstraintsReport, Forgotten, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts,
+};
+use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Kind, Result};
 
@@ -77,6 +79,10 @@ impl Connector for MySql {
     }
 
     fn validate_constraints<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<ConstraintsReport>> {
+        async { Err(no_target()) }.boxed()
+    }
+
+    fn forget<'a>(&'a self, _: &'a Connection, _: &'a Scope, _: &'a ConfigId, _: &'a [StreamId]) -> BoxFuture<'a, Result<Forgotten>> {
         async { Err(no_target()) }.boxed()
     }
 

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use millrace_core::Result;
 use millrace_core::catalog::Catalog;
 use millrace_core::connection::Connection;
-use millrace_core::connector::{Cut, SourcePlanner, Wanted};
+use millrace_core::connector::{Cut, SharedCut, SourcePlanner, Wanted};
 
 use super::wire::Wire;
 use super::{catalog, cut};
@@ -31,5 +31,21 @@ impl SourcePlanner for MySqlPlanner {
 
     fn open_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Cut>> {
         cut::open(&self.connection, &self.database, &mut self.control, lanes).boxed()
+    }
+
+    fn share_cut(&mut self, lanes: usize) -> BoxFuture<'_, Result<Box<dyn SharedCut>>> {
+        async move {
+            let shared = cut::share(&self.connection, &self.database, &mut self.control, lanes).await?;
+            Ok(Box::new(shared) as Box<dyn SharedCut>)
+        }
+        .boxed()
+    }
+
+    fn hold_commits(&mut self) -> BoxFuture<'_, Result<()>> {
+        cut::hold(&mut self.control).boxed()
+    }
+
+    fn release_commits(&mut self) -> BoxFuture<'_, Result<()>> {
+        cut::release(&mut self.control).boxed()
     }
 }

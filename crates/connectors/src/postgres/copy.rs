@@ -12,7 +12,7 @@ use futures::SinkExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::Column;
 use millrace_core::connector::SplitWriter;
-use millrace_core::ledger::{Epoch, LedgerKey};
+use millrace_core::ledger::{CutNumber, Epoch, LedgerKey};
 use millrace_core::plan::{ColumnPlan, Creation, RowsAction, TablePlan};
 use millrace_core::split::Split;
 use millrace_core::value::{RowEncoder, ValueError, ValueRef};
@@ -21,7 +21,7 @@ use tokio_postgres::{Client, CopyInSink};
 
 use super::encode::CopyEncoder;
 use super::error::classify;
-use super::ledger::fence;
+use super::ledger::{CHECK_EPOCH, fence};
 use super::names::{qualified, quote};
 
 /// The table of a transaction's own.
@@ -32,6 +32,7 @@ pub(super) struct PgSplitWriter {
     client: Client,
     key: LedgerKey,
     epoch: Epoch,
+    cut: CutNumber,
     encoder: Option<CopyEncoder>,
     open: Option<Open>,
     losses: Vec<u64>,
@@ -49,8 +50,8 @@ struct Open {
 }
 
 impl PgSplitWriter {
-    pub(super) fn new(client: Client, key: LedgerKey, epoch: Epoch) -> Self {
-        Self { client, key, epoch, encoder: None, open: None, losses: Vec::new(), idle: NoSplit }
+    pub(super) fn new(client: Client, key: LedgerKey, epoch: Epoch, cut: CutNumber) -> Self {
+        Self { client, key, epoch, cut, encoder: None, open: None, losses: Vec::new(), idle: NoSplit }
     }
 
     async fn start(&mut self, table: &TablePlan, columns: &[ColumnPlan], split: &Split) -> Result<()> {
@@ -106,7 +107,7 @@ impl PgSplitWriter {
         if counted.is_empty() { None } else { serde_json::to_string(&counted).ok() }
     }
 
-    async fn end_split(&mut self, rows: u64) -> Result<()> {
+    async fn end_split(&mut self, rows: u64, bytes: u64) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.put_trailer();
         }
@@ -121,22 +122,36 @@ impl PgSplitWriter {
         if let Some(sql) = &open.upsert {
             self.client.batch_execute(sql).await.map_err(|error| name_table(classify(error), &open))?;
         }
+        // A fleet that reads another moment by now may have made the tables anew: rows of an older moment must not come into them.
         // Only now, and until the COMMIT, so that a worker that hangs here does not keep a newer one from claiming the run.
-        let sql = "SELECT epoch FROM millrace.run WHERE stream = $1 FOR SHARE";
-        let row = self.client.query_opt(sql, &[&self.key.stream.as_str()]).await.map_err(classify)?;
+        let row = self.client.query_opt(CHECK_EPOCH, &[&self.key.stream.as_str(), &(self.key.worker as i32)]).await.map_err(classify)?;
         fence(row.map(|row| row.get(0)), self.epoch)?;
         let losses = self.losses_text(&open.columns);
-        let sql = "UPDATE millrace.split SET row_count = $5, committed_at = now(), epoch = $6, losses = $7
-            WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND ordinal = $4 AND committed_at IS NULL";
+        let sql = "UPDATE millrace.split SET row_count = $5, committed_at = now(), epoch = $6, losses = $7, byte_count = $8, worker = $9
+            WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND ordinal = $4 AND committed_at IS NULL
+                AND (SELECT cut IS NULL OR (cut::json ->> 'number')::bigint = $6 FROM millrace.run WHERE stream = $1)";
         let stream = self.key.stream.as_str();
         let marked = self
             .client
-            .execute(sql, &[&stream, &open.schema, &open.table, &open.ordinal, &(rows as i64), &self.epoch.0, &losses])
+            .execute(
+                sql,
+                &[
+                    &stream,
+                    &open.schema,
+                    &open.table,
+                    &open.ordinal,
+                    &(rows as i64),
+                    &self.cut.0,
+                    &losses,
+                    &(bytes as i64),
+                    &(self.key.worker as i32),
+                ],
+            )
             .await
             .map_err(classify)?;
         if marked != 1 {
             self.client.batch_execute("ROLLBACK").await.map_err(classify)?;
-            return Err(Error::internal("a split is not in the ledger, or is there as written already"));
+            return Err(Error::new(Kind::Conflict, "a split is not in the ledger, or is there as written already"));
         }
         self.client.batch_execute("COMMIT").await.map_err(classify)?;
         self.losses = self.encoder.take().map_or_else(Vec::new, |encoder| encoder.losses().to_vec());
@@ -160,8 +175,8 @@ impl SplitWriter for PgSplitWriter {
         self.send_block().boxed()
     }
 
-    fn commit(&mut self, rows: u64) -> BoxFuture<'_, Result<()>> {
-        self.end_split(rows).boxed()
+    fn commit(&mut self, rows: u64, bytes: u64) -> BoxFuture<'_, Result<()>> {
+        self.end_split(rows, bytes).boxed()
     }
 
     fn abort(&mut self) -> BoxFuture<'_, Result<()>> {

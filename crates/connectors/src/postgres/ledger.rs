@@ -1,4 +1,4 @@
-//! The ledger in PostgreSQL: three tables in the schema `millrace` of the target database.
+//! The ledger in PostgreSQL: tables in the schema `millrace` of the target database.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::catalog::TableName;
 use millrace_core::id::{ConfigId, StreamId};
-use millrace_core::ledger::{CommittedSplit, Epoch, LEDGER_VERSION, Ledger, LedgerKey, TableRecord};
+use millrace_core::ledger::{CommittedSplit, CutNumber, Epoch, LEDGER_VERSION, Ledger, LedgerKey, TableRecord};
 use millrace_core::split::Split;
 use millrace_core::{Error, Kind, Result};
 use tokio_postgres::Transaction;
@@ -53,9 +53,27 @@ const CREATE: &str = "
     );
     ALTER TABLE millrace.split
         ADD COLUMN IF NOT EXISTS epoch bigint NOT NULL DEFAULT 0,
-        ADD COLUMN IF NOT EXISTS losses text;
-    INSERT INTO millrace.ledger SELECT 2 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
-    UPDATE millrace.ledger SET version = 2 WHERE version < 2;
+        ADD COLUMN IF NOT EXISTS losses text,
+        ADD COLUMN IF NOT EXISTS byte_count bigint NOT NULL DEFAULT 0,
+        ADD COLUMN IF NOT EXISTS worker integer;
+    ALTER TABLE millrace.run
+        ADD COLUMN IF NOT EXISTS attempt integer NOT NULL DEFAULT 0,
+        ADD COLUMN IF NOT EXISTS lead bigint,
+        ADD COLUMN IF NOT EXISTS led_until timestamptz,
+        ADD COLUMN IF NOT EXISTS cut text,
+        ADD COLUMN IF NOT EXISTS plan text;
+    ALTER TABLE millrace.target_table ADD COLUMN IF NOT EXISTS failure text;
+    CREATE TABLE IF NOT EXISTS millrace.worker (
+        stream text NOT NULL REFERENCES millrace.run ON DELETE CASCADE,
+        worker integer NOT NULL,
+        epoch bigint NOT NULL,
+        attempt integer NOT NULL,
+        report text,
+        seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (stream, worker)
+    );
+    INSERT INTO millrace.ledger SELECT 3 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
+    UPDATE millrace.ledger SET version = 3 WHERE version < 3;
 ";
 
 /// Tables that unfinished runs of a config have created. By identity, not by name: a table that the user made in place of ours is the user's.
@@ -88,10 +106,7 @@ impl Ledger for PgLedger {
             if version != Some(LEDGER_VERSION) {
                 transaction.batch_execute(CREATE).await.map_err(classify)?;
             }
-            let sql = "INSERT INTO millrace.run (stream, config, epoch) VALUES ($1, $2, 1)
-                ON CONFLICT (stream) DO UPDATE SET epoch = run.epoch + 1, claimed_at = now() RETURNING epoch";
-            let row = transaction.query_one(sql, &[&key.stream.as_str(), &key.config.as_str()]).await.map_err(classify)?;
-            let epoch = Epoch(row.get(0));
+            let epoch = take_place(&transaction, key).await?;
             transaction.commit().await.map_err(classify)?;
             Ok(epoch)
         }
@@ -163,7 +178,7 @@ impl Ledger for PgLedger {
                 let split = Split { table: 0, ordinal: row.get::<_, i32>(2) as u32, range, estimated_rows: 0 };
                 let losses = row.get::<_, Option<String>>(6).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
                 let committed =
-                    row.get::<_, Option<i64>>(4).map(|rows| CommittedSplit { rows: rows as u64, epoch: Epoch(row.get(5)), losses });
+                    row.get::<_, Option<i64>>(4).map(|rows| CommittedSplit { rows: rows as u64, cut: CutNumber(row.get(5)), losses });
                 record.splits.push((split, committed));
             }
             Ok(records)
@@ -171,7 +186,13 @@ impl Ledger for PgLedger {
         .boxed()
     }
 
-    fn record_splits<'a>(&'a self, key: &'a LedgerKey, target: &'a TableName, splits: &'a [Split]) -> BoxFuture<'a, Result<()>> {
+    fn record_splits<'a>(
+        &'a self,
+        key: &'a LedgerKey,
+        epoch: Epoch,
+        target: &'a TableName,
+        splits: &'a [Split],
+    ) -> BoxFuture<'a, Result<()>> {
         async move {
             let ordinals: Vec<i32> = splits.iter().map(|split| split.ordinal as i32).collect();
             let ranges: Vec<String> = splits
@@ -181,9 +202,11 @@ impl Ledger for PgLedger {
                 .map_err(|error| Error::internal("a split has no text form").because(error))?;
             let sql = "INSERT INTO millrace.split (stream, schema_name, table_name, ordinal, range)
                 SELECT $1, $2, $3, * FROM unnest($4::int4[], $5::text[])";
-            let client = self.session.client().await?;
-            client.execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &ordinals, &ranges]).await.map_err(classify)?;
-            Ok(())
+            let mut client = self.session.client().await?;
+            let transaction = client.transaction().await.map_err(classify)?;
+            check_lead(&transaction, key, epoch).await?;
+            transaction.execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &ordinals, &ranges]).await.map_err(classify)?;
+            transaction.commit().await.map_err(classify)
         }
         .boxed()
     }
@@ -203,7 +226,7 @@ impl Ledger for PgLedger {
         async move {
             let mut client = self.session.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
-            check_epoch(&transaction, key, epoch).await?;
+            check_lead(&transaction, key, epoch).await?;
             transaction
                 .execute("UPDATE millrace.run SET finished_at = now() WHERE stream = $1", &[&key.stream.as_str()])
                 .await
@@ -214,11 +237,47 @@ impl Ledger for PgLedger {
     }
 }
 
-/// Fails if a newer worker has claimed the run; until the transaction ends, none can.
+/// Who holds the lead has not been replaced: a worker with the lead's epoch is there.
+pub(super) const HAS_LEADER: &str = "EXISTS (SELECT FROM millrace.worker w WHERE w.stream = r.stream AND w.epoch = r.lead)";
+
+/// A place in the run with a new epoch, and the lead if nobody has it.
+async fn take_place(transaction: &Transaction<'_>, key: &LedgerKey) -> Result<Epoch> {
+    let (stream, worker, attempt) = (key.stream.as_str(), key.worker as i32, key.attempt as i32);
+    let sql = "INSERT INTO millrace.run (stream, config, epoch, attempt) VALUES ($1, $2, 1, $3)
+        ON CONFLICT (stream) DO UPDATE SET epoch = run.epoch + 1, claimed_at = now(), attempt = greatest(run.attempt, $3)
+        RETURNING epoch, attempt";
+    let row = transaction.query_one(sql, &[&stream, &key.config.as_str(), &attempt]).await.map_err(classify)?;
+    if row.get::<_, i32>(1) > attempt {
+        return Err(Error::new(Kind::Fenced, "a later attempt has taken this run over"));
+    }
+    let epoch: i64 = row.get(0);
+    // Waits for commits under way, whose workers are then over.
+    transaction
+        .execute("DELETE FROM millrace.worker WHERE stream = $1 AND (attempt < $2 OR worker = $3)", &[&stream, &attempt, &worker])
+        .await
+        .map_err(classify)?;
+    let sql = "INSERT INTO millrace.worker (stream, worker, epoch, attempt) VALUES ($1, $2, $3, $4)";
+    transaction.execute(sql, &[&stream, &worker, &epoch, &attempt]).await.map_err(classify)?;
+    let sql = format!("UPDATE millrace.run r SET lead = $2, led_until = NULL WHERE stream = $1 AND NOT {HAS_LEADER}");
+    transaction.execute(&sql, &[&stream, &epoch]).await.map_err(classify)?;
+    Ok(Epoch(epoch))
+}
+
+/// Fails if a newer worker has claimed the same place in the run; until the transaction ends, none can.
 pub(super) async fn check_epoch(transaction: &Transaction<'_>, key: &LedgerKey, epoch: Epoch) -> Result<()> {
-    let sql = "SELECT epoch FROM millrace.run WHERE stream = $1 FOR SHARE";
-    let row = transaction.query_opt(sql, &[&key.stream.as_str()]).await.map_err(classify)?;
+    let row = transaction.query_opt(CHECK_EPOCH, &[&key.stream.as_str(), &(key.worker as i32)]).await.map_err(classify)?;
     fence(row.map(|row| row.get(0)), epoch)
+}
+
+/// The epoch of a worker, held until the transaction ends.
+pub(super) const CHECK_EPOCH: &str = "SELECT epoch FROM millrace.worker WHERE stream = $1 AND worker = $2 FOR SHARE";
+
+/// Fails if another worker leads the run, or a newer one has claimed this one's place; until the transaction ends, none can.
+pub(super) async fn check_lead(transaction: &Transaction<'_>, key: &LedgerKey, epoch: Epoch) -> Result<()> {
+    check_epoch(transaction, key, epoch).await?;
+    let sql = "SELECT lead FROM millrace.run WHERE stream = $1 FOR SHARE";
+    let row = transaction.query_opt(sql, &[&key.stream.as_str()]).await.map_err(classify)?;
+    fence(row.and_then(|row| row.get(0)), epoch)
 }
 
 /// Compares the epoch that the target has with ours.

@@ -12,6 +12,8 @@ mod encode;
 mod error;
 mod expression;
 mod fidelity;
+mod fleet;
+mod forget;
 mod inspect;
 mod ledger;
 mod misfit;
@@ -24,8 +26,10 @@ mod types;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::{Connection, Engine};
-use millrace_core::connector::{Connector, ConstraintsReport, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts};
-use millrace_core::id::ConfigId;
+use millrace_core::connector::{
+    Connector, ConstraintsReport, Forgotten, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts,
+};
+use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Result};
 
@@ -83,6 +87,20 @@ impl Connector for PostgreSql {
             let database = scope.database.as_deref().unwrap_or(MAINTENANCE_DATABASE);
             let client = session::connect(connection, database).await?;
             constraints::validate(&client, scope.schema.as_deref().unwrap_or(sink::DEFAULT_SCHEMA)).await
+        }
+        .boxed()
+    }
+
+    fn forget<'a>(
+        &'a self,
+        connection: &'a Connection,
+        scope: &'a Scope,
+        config: &'a ConfigId,
+        abandoned: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<Forgotten>> {
+        async move {
+            check_names(scope)?;
+            forget::forget(connection, scope, config, abandoned).await
         }
         .boxed()
     }

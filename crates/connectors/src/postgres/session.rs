@@ -119,6 +119,11 @@ impl ControlSession {
         connect(&self.connection, &self.database).await
     }
 
+    /// Another one of its kind.
+    pub(super) async fn twin(&self) -> Result<Self> {
+        Ok(Self::new(self.connection.clone(), self.database.clone(), self.another().await?))
+    }
+
     /// How its sessions are reached.
     pub(super) fn connection(&self) -> &Connection {
         &self.connection

@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use millrace_core::catalog::{ForeignKey, TableName};
 use millrace_core::connection::Connection;
 use millrace_core::connector::{Scope, Sink, SplitWriter};
-use millrace_core::ledger::{Epoch, Ledger, LedgerKey};
+use millrace_core::fleet::FleetLedger;
+use millrace_core::ledger::{CutNumber, Epoch, Ledger, LedgerKey};
 use millrace_core::plan::{Creation, Plan, RowsAction, TablePlan};
 use millrace_core::{Error, Kind, Result};
 use tokio_postgres::{Client, Transaction};
@@ -16,7 +17,8 @@ use tokio_postgres::{Client, Transaction};
 use super::copy::PgSplitWriter;
 use super::ddl;
 use super::error::classify;
-use super::ledger::{PgLedger, UNFINISHED_TABLES, check_epoch};
+use super::fleet::PgFleet;
+use super::ledger::{PgLedger, UNFINISHED_TABLES, check_lead};
 use super::names::{qualified, quote};
 use super::session::{self, ControlSession, MAINTENANCE_DATABASE, connect};
 
@@ -27,13 +29,14 @@ pub(super) const DEFAULT_SCHEMA: &str = "public";
 const INDEX_MEMORY: &str = "256MB";
 
 /// How long the tables' locks are waited for.
-const LOCK_PATIENCE: &str = "10s";
+pub(super) const LOCK_PATIENCE: &str = "10s";
 
 /// One target database.
 pub(super) struct PgSink {
     schema: String,
     session: Arc<ControlSession>,
     ledger: PgLedger,
+    fleet: PgFleet,
 }
 
 impl PgSink {
@@ -50,13 +53,13 @@ impl PgSink {
         };
         let session = Arc::new(ControlSession::new(connection.clone(), database, client));
         let schema = scope.schema.clone().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
-        Ok(Self { ledger: PgLedger { session: session.clone() }, schema, session })
+        Ok(Self { ledger: PgLedger { session: session.clone() }, fleet: PgFleet::new(session.clone()), schema, session })
     }
 
     async fn create(&self, key: &LedgerKey, epoch: Epoch, plan: &Plan) -> Result<()> {
         let mut client = self.session.client().await?;
         let transaction = client.transaction().await.map_err(classify)?;
-        check_epoch(&transaction, key, epoch).await?;
+        check_lead(&transaction, key, epoch).await?;
         transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")).await.map_err(classify)?;
         take_back(&transaction, key, plan).await?;
         if self.schema != DEFAULT_SCHEMA {
@@ -118,7 +121,7 @@ impl PgSink {
             }
             transaction.batch_execute("RELEASE SAVEPOINT part").await.map_err(classify)?;
         }
-        check_epoch(&transaction, key, epoch).await?;
+        check_lead(&transaction, key, epoch).await?;
         if failures.is_empty() {
             let sql = "UPDATE millrace.target_table SET keys_at = now() WHERE stream = $1 AND schema_name = $2 AND table_name = $3";
             let (stream, target) = (key.stream.as_str(), &plan.target);
@@ -172,10 +175,14 @@ impl Sink for PgSink {
         self.create(key, epoch, plan).boxed()
     }
 
-    fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>> {
+    fn fleet(&self) -> Option<&dyn FleetLedger> {
+        Some(&self.fleet)
+    }
+
+    fn writer<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, cut: CutNumber) -> BoxFuture<'a, Result<Box<dyn SplitWriter>>> {
         async move {
             let client = self.session.another().await?;
-            Ok(Box::new(PgSplitWriter::new(client, key.clone(), epoch)) as Box<dyn SplitWriter>)
+            Ok(Box::new(PgSplitWriter::new(client, key.clone(), epoch, cut)) as Box<dyn SplitWriter>)
         }
         .boxed()
     }
@@ -231,7 +238,7 @@ async fn take_back(transaction: &Transaction<'_>, key: &LedgerKey, plan: &Plan) 
 }
 
 /// Drops tables with the enumerations that copies have made for them.
-async fn drop_tables(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<()> {
+pub(super) async fn drop_tables(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<()> {
     if tables.is_empty() {
         return Ok(());
     }
@@ -311,11 +318,19 @@ impl Drop for IndexSession {
 
 async fn create_database(connection: &Connection, database: &str) -> Result<()> {
     let client = connect(connection, MAINTENANCE_DATABASE).await?;
-    client.batch_execute(&format!("CREATE DATABASE {}", quote(database))).await.map_err(|error| {
-        let error = classify(error);
-        let text = format!("the target database `{database}` does not exist and cannot be created");
-        Error::new(error.kind(), text).field("target.spec.db.database").because(error)
-    })
+    client
+        .batch_execute(&format!("CREATE DATABASE {}", quote(database)))
+        .await
+        .map_err(classify)
+        .or_else(|error| {
+            // Another worker of the fleet was quicker.
+            let is_there = matches!(error.detail("sqlstate"), Some("42P04" | "23505"));
+            if is_there { Ok(()) } else { Err(error) }
+        })
+        .map_err(|error| {
+            let text = format!("the target database `{database}` does not exist and cannot be created");
+            Error::new(error.kind(), text).field("target.spec.db.database").because(error)
+        })
 }
 
 /// Whether the statement failed because of what the table holds, so that other statements can still succeed.

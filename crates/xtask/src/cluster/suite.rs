@@ -79,8 +79,17 @@ fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
 
 fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
     let filter: Vec<&str> = filter.into_iter().collect();
-    let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "cluster"]);
-    cluster.with_tools(step)?.features(deps::features()).args(&["--"]).args(&filter).run()
+    let suite = |name: &str| {
+        let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", name]);
+        cluster.with_tools(step)?.features(deps::features()).args(&["--"]).args(&filter).run()
+    };
+    suite("cluster")?;
+    if cluster.users_own().is_some() {
+        println!("LEFT OUT: tests that take everything off a node, because the cluster is yours");
+        return Ok(());
+    }
+    // After all others: it takes everything off the node.
+    suite("cluster-drain")
 }
 
 /// What is needed to understand a failure once the cluster is gone. Whatever cannot be shown is passed over.

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use millrace_tests::api::{Api, Response, connection};
-use millrace_tests::servers::shared;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Server, merge, source};
+use super::{Place, merge, source as database};
+use crate::api::{Api, Response, connection};
 
 const INVALID: (u16, &str, &str) = (400, "VALIDATION_FAILED", "validation");
 const UNSUPPORTED: (u16, &str, &str) = (422, "NOT_SUPPORTED", "validation");
@@ -61,21 +60,10 @@ fn with(good: &Value, change: Value) -> Value {
     body
 }
 
-#[tokio::test]
-async fn bad_requests_under_open() {
-    bad_requests("open").await;
-}
-
-#[tokio::test]
-async fn bad_requests_under_key() {
-    bad_requests("key").await;
-}
-
-async fn bad_requests(auth: &str) {
-    let servers = shared().await;
-    let server = Server::start_auth(auth).await;
-    let api = &server.api;
-    let good = connection("a", "mysql", &servers.mysql, "mysql");
+/// What is told by the request alone.
+pub async fn bad_requests(place: &Place) {
+    let api = &place.api;
+    let good = connection("a", "mysql", &place.mysql, "mysql");
     let id = api.post("/connections", good.clone()).await.unwrap().text("id").unwrap();
     let config = json!({"name": "c", "mode": "load", "source": {"connections": [{"connectionId": id}]}, "target": {"id": id, "spec": {"db": {"database": "d"}}}});
     let stored = api.post("/stream-configs", config.clone()).await.unwrap().text("id").unwrap();
@@ -131,7 +119,7 @@ fn connections(good: &Value, id: &str) -> Vec<Row> {
         post("/connections/ping", json!({"type": "mysql"}), INVALID, "name"),
         (Method::PUT, one.clone(), with(good, json!({"id": "another"})), INVALID, "id"),
         (Method::PUT, one.clone(), with(good, json!({"name": ""})), INVALID, "name"),
-        // The stored password is not sent to another server.
+        // The stored password is not sent to another place.
         (
             Method::PUT,
             one.clone(),
@@ -306,17 +294,14 @@ fn others(id: &str) -> Vec<Row> {
 }
 
 /// What only the databases can tell.
-#[tokio::test]
-async fn bad_configs_are_refused_by_plan_and_start_alike() {
-    let servers = shared().await;
-    let server = Server::start().await;
+pub async fn bad_configs_are_refused_by_plan_and_start_alike(place: &Place) {
     let statements =
         ["CREATE TABLE t (id INT PRIMARY KEY, d DATE, v VARCHAR(10), b BLOB)", "INSERT INTO t VALUES (1, '2020-01-01', 'x', 'y')"];
-    let from = source("refused", &statements.map(str::to_owned)).await;
-    let api = &server.api;
-    let mysql = api.connect("from", "mysql", &servers.mysql, &from.name).await.unwrap();
-    let target = millrace_tests::database::unique("refused");
-    let postgres = api.connect("to", "postgresql", &servers.postgres, &target).await.unwrap();
+    let from = database("refused", &statements.map(str::to_owned)).await;
+    let api = &place.api;
+    let mysql = api.connect("from", "mysql", &place.mysql, &from.name).await.unwrap();
+    let target = crate::database::unique("refused");
+    let postgres = api.connect("to", "postgresql", &place.postgres, &target).await.unwrap();
     let good = json!({"name": "c", "mode": "convert", "source": {"connections": [{"connectionId": mysql, "database": from.name}]},
         "target": {"id": postgres, "spec": {"db": {"database": target}}}});
     let source = |change: Value| {

@@ -1,0 +1,126 @@
+//! A release with two API servers, which the tests of the REST API use one after the other.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use millrace_tests::api::Api;
+use millrace_tests::database::unique;
+use millrace_tests::suites::rest::Place;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use crate::kube::{Kube, LONG};
+
+/// Where the chart stands.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
+const API_SERVERS: &str = "app.kubernetes.io/component=apiserver";
+
+/// A namespace with a release in it, and a key.
+pub(crate) struct Release {
+    pub(crate) kube: Kube,
+    key: String,
+}
+
+static SHARED: OnceCell<Release> = OnceCell::const_new();
+/// The suite wants a place without connections, so tests take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// The address of this machine that pods reach.
+pub(crate) fn host() -> String {
+    std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
+}
+
+/// The installation.
+pub(crate) async fn release() -> &'static Release {
+    SHARED
+        .get_or_init(|| async {
+            let kube = Kube { namespace: unique("rest").replace('_', "-") };
+            kube.kubectl(&["create", "namespace", &kube.namespace]).await;
+            let host = format!("ingress.host={}.test", kube.namespace);
+            let mut sets = vec!["--set", "apiserver.replicas=2,apiserver.service.type=NodePort,rbac.aggregate=false,uninstall.drain=false"];
+            if std::env::var_os("MILLRACE_CLUSTER_INGRESS").is_some() {
+                sets.extend(["--set", "ingress.enabled=true", "--set", &host]);
+            }
+            let args = [&["install", "millrace", CHART][..], &sets, &["--wait", "--timeout=180s"]].concat();
+            kube.helm(&args).await;
+            let out = kube.kubectl(&["exec", "deploy/millrace-apiserver", "--", "/usr/bin/millrace", "cluster-keys", "create"]).await;
+            let key = out.lines().last().unwrap_or_default().trim().to_owned();
+            assert!(key.starts_with("mr_"), "{out}");
+            Release { kube, key }
+        })
+        .await
+}
+
+/// The installation without connections, configs and streams, for one test alone; requests go to the two API servers in turn.
+pub(crate) async fn place() -> (MutexGuard<'static, ()>, Place) {
+    let turn = TURN.lock().await;
+    let release = release().await;
+    (turn, Place::cluster(release.api().await, release.key.clone(), &host()).await.unwrap())
+}
+
+impl Release {
+    /// The addresses of the API servers' pods, all ready.
+    pub(crate) async fn api_servers(&self) -> Vec<String> {
+        self.kube.kubectl(&["rollout", "status", "deployment/millrace-apiserver", "--timeout=120s"]).await;
+        let text = self.kube.kubectl(&["get", "pods", "-l", API_SERVERS, "--field-selector=status.phase=Running", "-o", "json"]).await;
+        let pods: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let there = pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let bases: Vec<String> = there.map(|pod| format!("http://{}:8020", pod["status"]["podIP"].as_str().unwrap())).collect();
+        assert_eq!(bases.len(), 2, "{pods}");
+        bases
+    }
+
+    /// A client of all API servers in turn.
+    pub(crate) async fn api(&self) -> Api {
+        let mut api = Api::in_turn(&self.api_servers().await);
+        api.key = Some(self.key.clone());
+        api
+    }
+
+    /// A client of one of the API servers.
+    pub(crate) fn client(&self, base: &str) -> Api {
+        let mut api = Api::new(base);
+        api.key = Some(self.key.clone());
+        api
+    }
+
+    /// A client that comes from outside: by the ingress route if there is an ingress controller, else by the Service's port of the node.
+    pub(crate) async fn from_outside(&self) -> Api {
+        if let Ok(base) = std::env::var("MILLRACE_CLUSTER_INGRESS") {
+            let mut api = self.client(&base);
+            api.host = Some(format!("{}.test", self.kube.namespace));
+            return api;
+        }
+        let port = self.kube.kubectl(&["get", "service", "millrace-apiserver", "-o", "jsonpath={.spec.ports[0].nodePort}"]).await;
+        let path = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+        let address = self.kube.kubectl(&["get", "nodes", "-o", path]).await;
+        self.client(&format!("http://{}:{}", address.trim(), port.trim()))
+    }
+
+    /// Makes a key beside the running servers.
+    pub(crate) async fn new_key(&self) -> String {
+        self.kube.kubectl(&["exec", "deploy/millrace-apiserver", "--", "/usr/bin/millrace", "cluster-keys", "create"]).await
+    }
+
+    /// Ends all API servers; returns when others have taken their place.
+    pub(crate) async fn replace_api_servers(&self) {
+        let before = self.api_servers().await;
+        self.kube.kubectl(&["delete", "pods", "-l", API_SERVERS, "--force", "--grace-period=0"]).await;
+        let end = Instant::now() + LONG;
+        loop {
+            let text = self.kube.kubectl(&["get", "deployment", "millrace-apiserver", "-o", "jsonpath={.status.readyReplicas}"]).await;
+            if text.trim() == "2" && self.api_servers().await.iter().all(|base| !before.contains(base)) {
+                return;
+            }
+            assert!(Instant::now() < end, "the API servers do not come back");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Where NATS is, and its token.
+    pub(crate) async fn nats(&self) -> (String, String) {
+        let address = self.kube.kubectl(&["get", "pod", "millrace-nats-0", "-o", "jsonpath={.status.podIP}"]).await;
+        let token = self.kube.kubectl(&["get", "secret", "millrace-nats", "-o", "jsonpath={.data.token}"]).await;
+        let token = base64::engine::general_purpose::STANDARD.decode(token.trim()).unwrap();
+        (format!("nats://{}:4222", address.trim()), String::from_utf8(token).unwrap())
+    }
+}
