@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use millrace_crds::{Connection, Stream, StreamConfig};
 use serde::de::DeserializeOwned;
@@ -15,6 +16,8 @@ use crate::context::{Context, Failure};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What all our finalizers begin with.
 const OURS: &str = "millrace.dev/";
+/// Jobs of workers.
+const WORKERS: &str = "app.kubernetes.io/name=millrace,app.kubernetes.io/component=worker";
 
 /// Looks whether the namespace is to go, and lets it; never returns.
 pub(crate) async fn watch(context: &Context) {
@@ -40,10 +43,24 @@ pub(crate) async fn let_go_if_terminating(context: &Context) {
     if context.set_terminating() {
         tracing::warn!("the namespace is being deleted: ledgers at targets keep their entries, and finalizers are let go");
     }
-    let results = [free::<Stream>(context).await, free::<StreamConfig>(context).await, free::<Connection>(context).await];
+    let results =
+        [end_jobs(context).await, free::<Stream>(context).await, free::<StreamConfig>(context).await, free::<Connection>(context).await];
     for error in results.into_iter().filter_map(Result::err) {
         tracing::warn!(%error, "finalizers could not be let go");
     }
+}
+
+/// The cluster keeps a failed pod of a Job until its successor is there, which no namespace that is being deleted lets come: Jobs must go for their pods to go.
+async fn end_jobs(context: &Context) -> Result<(), Failure> {
+    let api: Api<Job> = context.api();
+    for job in api.list(&ListParams::default().labels(WORKERS)).await?.items {
+        match api.delete(&job.name_any(), &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn free<K>(context: &Context) -> Result<(), Failure>

@@ -61,7 +61,12 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
     if is_paused(&*config) || context.is_terminating() {
         return Ok(Action::requeue(RESYNC));
     }
-    finalizers::set(&*config, CLEANUP_FINALIZER, config.spec.deletion_policy == DeletionPolicy::Delete, &context).await?;
+    let is_held = config.spec.deletion_policy == DeletionPolicy::Delete;
+    if finalizers::has(&*config, CLEANUP_FINALIZER) != is_held {
+        // The object that comes back is looked at.
+        finalizers::set(&*config, CLEANUP_FINALIZER, is_held, &context).await?;
+        return Ok(Action::requeue(LOOK_EVERY));
+    }
     let id: ConfigId = object_id(&config.metadata)?;
     let mut status = config.status.clone().unwrap_or_default();
     let generation = config.metadata.generation.unwrap_or(0);
@@ -77,17 +82,23 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         if let Some(stream) = lead(&config, &id, &streams, &mut status, &context).await? {
             streams.push(stream);
         }
-        trim_history(&config, &streams, &context).await?;
     }
     let newest = streams.last();
     // Also of streams that the API server made: a number is never used twice.
     status.last_run = status.last_run.max(newest.map_or(0, run_number));
+    if let Some(newest) = newest {
+        status.observed_nonce.clone_from(&newest.spec.config.run_nonce);
+    }
     status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
     status.phase = newest.map(|stream| phase(stream).as_str().to_owned());
     cleanup::note_abandoned(&mut status, &streams);
     let is_active = status.active_stream.is_some();
     set(&mut status.conditions, generation, "Progressing", is_active, if is_active { "StreamActive" } else { "Idle" }, "");
     write(&config, status, &context).await?;
+    if is_accepted {
+        // Once it is written what they were: the newest may be among them.
+        trim_history(&config, &streams, &context).await?;
+    }
     Ok(Action::requeue(if is_accepted { RESYNC } else { LOOK_EVERY }))
 }
 
@@ -138,7 +149,9 @@ async fn lead(
         }
         return Ok(None);
     }
-    let is_new = streams.is_empty() && status.last_run == 0 || config.spec.run_nonce != status.observed_nonce;
+    // The newest stream's copy is surer than the status, which may be written a moment later.
+    let carried_out = streams.last().map_or(&status.observed_nonce, |last| &last.spec.config.run_nonce);
+    let is_new = streams.is_empty() && status.last_run == 0 || config.spec.run_nonce != *carried_out;
     let is_after_stop = streams.last().is_some_and(|last| phase(last) == StreamState::Stopped);
     if state != DesiredState::Running || !(is_new || is_after_stop) {
         return Ok(None);
@@ -201,11 +214,13 @@ async fn trim_history(config: &StreamConfig, streams: &[Stream], context: &Conte
     Ok(())
 }
 
+/// Writes the status of the object as it was read: what was concluded from an older one must not undo what was concluded from a newer one.
 pub(crate) async fn write(config: &StreamConfig, status: StreamConfigStatus, context: &Context) -> Result<(), Failure> {
     if config.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "status": status});
+    let metadata = json!({"resourceVersion": config.resource_version()});
+    let patch = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "metadata": metadata, "status": status});
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     match context.api::<StreamConfig>().patch_status(&config.name_any(), &parameters, &Patch::Apply(patch)).await {
         Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),

@@ -19,7 +19,7 @@ async fn a_run_goes_on_after_its_node_was_drained() {
     let kube = Kube::install("controller.replicas=1,apiserver.enabled=false,query.enabled=false,rbac.aggregate=false").await;
     let scene = Scene::new_in(&kube, "drained", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.proxy.wait_for_bytes(20_000_000).await;
+    scene.reads(&kube, 20_000_000).await;
     scene.proxy.hold();
     let nodes = kube.kubectl(&["get", "nodes", "-o", "name"]).await;
     let node = nodes.lines().next().unwrap().strip_prefix("node/").unwrap().to_owned();

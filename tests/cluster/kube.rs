@@ -207,6 +207,12 @@ impl Scene {
         json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "metadata": {"name": self.name}, "spec": spec})
     }
 
+    /// Waits until its first stream has read so many bytes. Its pod may take long to come on a busy machine.
+    pub(crate) async fn reads(&self, kube: &Kube, bytes: u64) {
+        kube.until("stream", &self.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
+        self.proxy.wait_for_bytes(bytes).await;
+    }
+
     /// The name of its first stream.
     pub(crate) fn stream(&self) -> String {
         format!("{}-1", self.name)

@@ -77,7 +77,7 @@ async fn a_deleted_definition_ends_its_stream_and_removes_what_that_left_unfinis
     let kube = kube().await;
     let scene = Scene::new("abandoned", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.proxy.wait_for_bytes(10_000_000).await;
+    scene.reads(kube, 10_000_000).await;
     scene.proxy.hold();
     let target = async || ask(&scene, TABLES).await;
     assert_eq!(target().await, 1);
@@ -102,7 +102,7 @@ async fn a_definition_that_retains_leaves_the_ledger_as_it_is() {
     let scene = Scene::new("retained", &products(10)).await;
     kube.apply(&[scene.definition(json!({"deletionPolicy": "Retain"}))]).await;
     finished(kube, &scene.stream()).await;
-    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=60s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=150s"]).await;
     gone(kube, "stream", &scene.stream()).await;
     assert_eq!(ask(&scene, RUNS).await, 1);
     assert_eq!(kube.events(&scene.name, "CleanedUp").await, [""; 0]);
@@ -115,7 +115,7 @@ async fn a_clean_up_without_its_secret_or_connection_is_given_up_and_named() {
     kube.apply(&[scene.definition(json!({}))]).await;
     finished(kube, &scene.stream()).await;
     kube.kubectl(&["delete", "secret", &format!("millrace-conn-{}-to", scene.name)]).await;
-    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=100s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=150s"]).await;
     event(kube, &scene.name, "CleanupAbandoned", &scene.target).await;
     event(kube, &scene.name, "CleanupAbandoned", "not found").await;
     assert_eq!(ask(&scene, RUNS).await, 1);
@@ -132,7 +132,7 @@ async fn a_clean_up_without_its_secret_or_connection_is_given_up_and_named() {
         kube.try_kubectl(&["patch", "connection", &connection, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await;
         assert!(Instant::now() < end, "the connection stays");
     }
-    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=60s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=150s"]).await;
     event(kube, &scene.name, "CleanupAbandoned", &format!("there is no Connection `{connection}`")).await;
 }
 
@@ -204,7 +204,7 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     let kube = Kube::install("controller.replicas=1,apiserver.enabled=false,query.enabled=false,rbac.aggregate=false").await;
     let scene = Scene::new_in(&kube, "orphans", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.proxy.wait_for_bytes(5_000_000).await;
+    scene.reads(&kube, 5_000_000).await;
     scene.proxy.hold();
     let stream = kube.until("stream", &scene.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
     let id: StreamId = stream["metadata"]["labels"]["millrace.dev/id"].as_str().unwrap().parse().unwrap();
@@ -212,11 +212,11 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     wait_for(async || !nats.events(&id, Level::Info, 10).await.unwrap().is_empty(), "events of the run are retained").await;
     // While nobody looks, it loses its finalizer and goes, and its Job stays without an owner.
     kube.kubectl(&["scale", "deployment/millrace-controller", "--replicas=0"]).await;
-    kube.kubectl(&["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=controller", "--timeout=60s"]).await;
+    kube.kubectl(&["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=controller", "--timeout=150s"]).await;
     kube.kubectl(&["patch", "stream", &scene.stream(), "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await;
     kube.kubectl(&["patch", "streamconfig", &scene.name, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await;
-    kube.kubectl(&["delete", "streamconfig", &scene.name, "--cascade=orphan", "--timeout=60s"]).await;
-    kube.kubectl(&["delete", "stream", &scene.stream(), "--cascade=orphan", "--timeout=60s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name, "--cascade=orphan", "--timeout=150s"]).await;
+    kube.kubectl(&["delete", "stream", &scene.stream(), "--cascade=orphan", "--timeout=150s"]).await;
     let job = format!("{}-1", scene.stream());
     assert!(kube.get("job", &job).await.is_object());
     kube.kubectl(&["scale", "deployment/millrace-controller", "--replicas=1"]).await;
@@ -228,7 +228,7 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     // The namespace itself goes with a stream that is running, although nobody has uninstalled anything.
     let scene = Scene::new_in(&kube, "leaving", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.proxy.wait_for_bytes(5_000_000).await;
+    scene.reads(&kube, 5_000_000).await;
     scene.proxy.hold();
     let took = kube.delete_namespace().await;
     assert!(took < Duration::from_secs(60), "deleting the namespace took {took:?}");

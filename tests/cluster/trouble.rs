@@ -34,7 +34,7 @@ async fn told(kube: &Kube, scene: &Scene, reasons: &[&str], text: &str) {
 }
 
 async fn over(kube: &Kube, scene: &Scene) {
-    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=100s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &scene.name, "--timeout=150s"]).await;
     kube.until("stream", &scene.stream(), "gone", Value::is_null).await;
 }
 
@@ -108,7 +108,7 @@ async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_ne
     objects[2]["spec"]["database"]["username"] = json!(user);
     kube.apply(&objects).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.proxy.wait_for_bytes(20_000_000).await;
+    scene.reads(kube, 20_000_000).await;
     scene.proxy.hold();
     sql(format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'after'")).await;
     scene.proxy.cut();
@@ -140,7 +140,7 @@ async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_dou
     definition["spec"]["target"]["spec"]["db"] =
         json!({"database": target.name, "schemaPolicy": "validate_existing", "writeMode": "append"});
     kube.apply(&[definition]).await;
-    scene.proxy.wait_for_bytes(15_000_000).await;
+    scene.reads(kube, 15_000_000).await;
     scene.proxy.hold();
     let name = format!("{}-1", scene.stream());
     let job = kube.get("job", &name).await;

@@ -103,6 +103,10 @@ pub(crate) fn parse(body: Value, stored: Option<&StreamConfig>) -> ApiResult<Str
     fields.remove("created");
     // An empty object of limits or options means the same as none.
     fields.retain(|_, value| !value.is_null());
+    let forms = fields.get("target").and_then(|target| target.get("spec")).and_then(Value::as_object);
+    if forms.is_some_and(|forms| forms.values().filter(|form| !form.is_null()).count() != 1) {
+        return Err(ApiError::invalid("target.spec", "the target must have exactly one form, such as `db`"));
+    }
     let spec: StreamSpec = read(Value::Object(fields))?;
     check(&spec)?;
     if let Some(stored) = stored {
