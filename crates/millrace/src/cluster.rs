@@ -36,7 +36,7 @@ impl NatsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct OpsArgs {
     /// Where liveness and readiness are answered
-    #[arg(long = "ops-listen", env = "MILLRACE_OPS_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
+    #[arg(id = "ops_listen", long = "ops-listen", env = "MILLRACE_OPS_LISTEN", default_value = "0.0.0.0:8081", value_name = "HOST:PORT")]
     listen: std::net::SocketAddr,
 }
 
