@@ -46,6 +46,8 @@ impl ClusterOrchestrator {
         check_supported(&config.spec)
             .map_err(|errors| errors.into_iter().next().unwrap_or_else(|| Error::internal("a refusal without a reason")))?;
         self.undeclared(&config.id).await?;
+        // Databases are not asked in vain.
+        self.0.open_gate(&config.id).await?;
         let stream = Stream {
             id: StreamId::mint(),
             run_id: RunId::mint(),

@@ -48,15 +48,21 @@ impl ClusterStore {
         read(&object, &self.names_now().await?, None)
     }
 
+    /// Whether a run of a config could begin now; answers all runs.
+    pub(crate) async fn open_gate(&self, config: &ConfigId) -> Result<Vec<Object>> {
+        let all: Vec<Object> = self.all_now().await?;
+        let active: Vec<&Object> = all.iter().filter(|object| !phase(object).is_terminal()).collect();
+        if active.iter().any(|object| object.spec.config_ref.id == config.as_str()) || active.len() >= self.max_active_streams {
+            return Err(gate_closed(&active));
+        }
+        Ok(all)
+    }
+
     /// The gate: a config's runs are numbered, and a number can be created once. So of two starts at once one finds the name taken.
     pub(super) async fn make_stream(&self, stream: &Stream) -> Result<()> {
         let config: ConfigObject = self.find(&stream.config_id, "stream config").await?;
-        let all: Vec<Object> = self.all_now().await?;
-        let active: Vec<&Object> = all.iter().filter(|object| !phase(object).is_terminal()).collect();
+        let all = self.open_gate(&stream.config_id).await?;
         let is_own = |object: &&Object| object.spec.config_ref.id == stream.config_id.as_str();
-        if active.iter().any(is_own) || active.len() >= self.max_active_streams {
-            return Err(gate_closed(&active));
-        }
         let last = all.iter().filter(is_own).map(run_number).max().unwrap_or(0);
         let number = last.max(config.status.as_ref().map_or(0, |status| status.last_run)) + 1;
         let name = format!("{}-{number}", config.name_any());

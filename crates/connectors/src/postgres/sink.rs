@@ -318,19 +318,16 @@ impl Drop for IndexSession {
 
 async fn create_database(connection: &Connection, database: &str) -> Result<()> {
     let client = connect(connection, MAINTENANCE_DATABASE).await?;
-    client
-        .batch_execute(&format!("CREATE DATABASE {}", quote(database)))
-        .await
-        .map_err(classify)
-        .or_else(|error| {
-            // Another worker of the fleet was quicker.
-            let is_there = matches!(error.detail("sqlstate"), Some("42P04" | "23505"));
-            if is_there { Ok(()) } else { Err(error) }
-        })
-        .map_err(|error| {
+    match client.batch_execute(&format!("CREATE DATABASE {}", quote(database))).await {
+        Ok(()) => Ok(()),
+        // Somebody else was quicker, so it is there; of two at the same moment one fails at the catalog's index.
+        Err(error) if matches!(error.code().map(tokio_postgres::error::SqlState::code), Some("42P04" | "23505")) => Ok(()),
+        Err(error) => {
+            let error = classify(error);
             let text = format!("the target database `{database}` does not exist and cannot be created");
-            Error::new(error.kind(), text).field("target.spec.db.database").because(error)
-        })
+            Err(Error::new(error.kind(), text).field("target.spec.db.database").because(error))
+        }
+    }
 }
 
 /// Whether the statement failed because of what the table holds, so that other statements can still succeed.
