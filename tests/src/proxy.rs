@@ -144,7 +144,8 @@ async fn forward(
         if modes.wait_for(|mode| !mode.is_held).await.is_err() {
             return;
         }
-        let (delay, rate) = (modes.borrow().delay, modes.borrow().rate);
+        // One look: two would wait for each other across a change.
+        let Mode { delay, rate, .. } = *modes.borrow();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
