@@ -78,10 +78,8 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         Ok(()) => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
         Err((word, text)) => set(&mut status.conditions, generation, "Accepted", false, word, text),
     }
-    if is_accepted {
-        if let Some(stream) = lead(&config, &id, &streams, &mut status, &context).await? {
-            streams.push(stream);
-        }
+    if is_accepted && let Some(stream) = lead(&config, &id, &streams, &mut status, &context).await? {
+        streams.push(stream);
     }
     let newest = streams.last();
     // Also of streams that the API server made: a number is never used twice.
