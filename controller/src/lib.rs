@@ -43,6 +43,8 @@ const LEASE_SECONDS: u64 = 12;
 const LEASE_GRACE_SECONDS: u64 = 4;
 /// How long the end waits for the lease to be given back.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the end may take to let go what a namespace that is being deleted holds; a pod gets half a minute.
+const LET_GO_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -72,7 +74,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     let context = Arc::new(Context::new(client.clone(), nats.clone(), &config)?);
     let result = lead(client, nats, context.clone(), &config, shutdown).await;
     // Pods go before what they look after, so this is the last moment.
-    let _ = tokio::time::timeout(RELEASE_PATIENCE, namespace::let_go_if_terminating(&context)).await;
+    let _ = tokio::time::timeout(LET_GO_PATIENCE, namespace::let_go_if_terminating(&context)).await;
     result
 }
 

@@ -141,7 +141,7 @@ async fn the_cluster_refuses_bad_objects_as_rest_does() {
                 let mut good = good.clone();
                 good["metadata"]["annotations"] = json!({"millrace.dev/pause-reconciliation": "true"});
                 kube.apply(&[good]).await;
-                kube.try_apply(&[bad.clone()]).await
+                kube.try_apply(std::slice::from_ref(&bad)).await
             } else {
                 kube.try_create(&bad).await
             };

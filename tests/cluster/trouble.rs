@@ -30,7 +30,6 @@ async fn told(kube: &Kube, scene: &Scene, reasons: &[&str], text: &str) {
     assert!(message.contains(text), "`{text}` is not in `{message}`");
     let described = kube.kubectl(&["describe", "stream", &scene.stream()]).await;
     assert!(described.contains(text), "{described}");
-    println!("{reasons:?}: after {took:?}: {message}");
 }
 
 async fn over(kube: &Kube, scene: &Scene) {
