@@ -88,7 +88,12 @@ async fn lead(fleet: &Fleet<'_>, control: &mut Control) -> Result<Ending> {
         return Ok(prepare::report_finished(&records, fleet.progress, fleet.reporter));
     }
     let cut = match view.cut.clone() {
-        Some(cut) if cut.phase == CutPhase::Open && view.holders(cut.number) > 0 => cut,
+        // Where nothing is left to read, nobody need hold the moment.
+        Some(cut)
+            if cut.phase == CutPhase::Open && (view.holders(cut.number) > 0 || !has_open(&fleet.ledger()?.work(&fleet.key).await?)) =>
+        {
+            cut
+        }
         _ => {
             fleet.reporter.stage(1, "initialising");
             let cut = conference::convene(fleet).await?;
@@ -133,6 +138,11 @@ async fn plan(fleet: &Fleet<'_>, mut cut: FleetCut) -> Result<FleetCut> {
     Ok(cut)
 }
 
+/// Whether rows are still to be read.
+fn has_open(work: &[TableWork]) -> bool {
+    work.iter().any(|table| table.failure.is_none() && table.committed < table.splits)
+}
+
 /// What a leader remembers between two looks.
 struct Watch<'a> {
     fleet: &'a Fleet<'a>,
@@ -165,7 +175,7 @@ async fn supervise(fleet: &Fleet<'_>, cut: &FleetCut, control: &mut Control) -> 
         if watch.is_done(&work) && tables.is_empty() {
             return watch.finish(&work, control).await;
         }
-        let has_open = work.iter().any(|table| table.failure.is_none() && table.committed < table.splits);
+        let has_open = has_open(&work);
         let is_held = !has_open || fleet.view().holders(cut.number) > 0;
         unheld = if is_held { 0 } else { unheld + 1 };
         if unheld >= LOST_AFTER {
@@ -212,7 +222,7 @@ impl Watch<'_> {
             }
         }
         let cuts: BTreeSet<CutNumber> = work.iter().flat_map(|entry| entry.cuts.iter().copied()).collect();
-        let is_whole = cuts.is_empty() || cuts.iter().eq([&self.cut.number]) || cuts.len() == 1 && self.is_done(work);
+        let is_whole = cuts.is_empty() || cuts.len() == 1 && (cuts.contains(&self.cut.number) || !has_open(work));
         progress.set_cuts(self.cut.lost, is_whole);
         Ok(())
     }
