@@ -20,7 +20,6 @@ async fn a_run_goes_on_after_its_node_was_drained() {
     let scene = Scene::new_in(&kube, "drained", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
     scene.reads(&kube, 20_000_000).await;
-    scene.proxy.hold();
     let nodes = kube.kubectl(&["get", "nodes", "-o", "name"]).await;
     let node = nodes.lines().next().unwrap().strip_prefix("node/").unwrap().to_owned();
     let drain = ["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];

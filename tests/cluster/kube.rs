@@ -228,10 +228,10 @@ impl Scene {
         json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "metadata": {"name": self.name}, "spec": spec})
     }
 
-    /// Waits until its first stream has read so many bytes. Its pod may take long to come on a busy machine.
+    /// Waits until its first stream has read so many bytes and is seen running; from then on nothing passes until the proxy is released.
     pub(crate) async fn reads(&self, kube: &Kube, bytes: u64) {
+        self.proxy.hold_at(bytes).await;
         kube.until("stream", &self.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
-        self.proxy.wait_for_bytes(bytes).await;
     }
 
     /// The name of its first stream.

@@ -78,7 +78,6 @@ async fn a_deleted_definition_ends_its_stream_and_removes_what_that_left_unfinis
     let scene = Scene::new("abandoned", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
     scene.reads(kube, 10_000_000).await;
-    scene.proxy.hold();
     let target = async || ask(&scene, TABLES).await;
     assert_eq!(target().await, 1);
     let begun = Instant::now();
@@ -205,7 +204,6 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     let scene = Scene::new_in(&kube, "orphans", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
     scene.reads(&kube, 5_000_000).await;
-    scene.proxy.hold();
     let stream = kube.until("stream", &scene.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
     let id: StreamId = stream["metadata"]["labels"]["millrace.dev/id"].as_str().unwrap().parse().unwrap();
     let (nats, _forward) = nats(&kube).await;
@@ -229,7 +227,6 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     let scene = Scene::new_in(&kube, "leaving", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
     scene.reads(&kube, 5_000_000).await;
-    scene.proxy.hold();
     let took = kube.delete_namespace().await;
     assert!(took < Duration::from_secs(60), "deleting the namespace took {took:?}");
     scene.proxy.release();

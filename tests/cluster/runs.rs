@@ -59,8 +59,7 @@ async fn a_run_goes_on_when_its_pod_is_killed_and_says_that_the_cut_was_lost() {
     let kube = kube().await;
     let scene = Scene::new("killed", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.proxy.wait_for_bytes(20_000_000).await;
-    scene.proxy.hold();
+    scene.proxy.hold_at(20_000_000).await;
     let pods = kube.pods(&scene.stream()).await;
     assert_eq!(pods.len(), 1, "{pods:?}");
     kube.kubectl(&["delete", &pods[0], "--force", "--grace-period=0"]).await;
@@ -76,8 +75,7 @@ async fn a_definition_pauses_resumes_and_stops_its_stream() {
     let kube = kube().await;
     let scene = Scene::new("paused", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1}))]).await;
-    scene.proxy.wait_for_bytes(5_000_000).await;
-    scene.proxy.hold();
+    scene.proxy.hold_at(5_000_000).await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1, "state": "Paused"}))]).await;
     kube.until("stream", &scene.stream(), "paused", |object| object["status"]["phase"] == "PAUSED").await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1}))]).await;

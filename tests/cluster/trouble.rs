@@ -108,7 +108,6 @@ async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_ne
     kube.apply(&objects).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
     scene.reads(kube, 20_000_000).await;
-    scene.proxy.hold();
     sql(format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'after'")).await;
     scene.proxy.cut();
     scene.proxy.release();
@@ -140,7 +139,6 @@ async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_dou
         json!({"database": target.name, "schemaPolicy": "validate_existing", "writeMode": "append"});
     kube.apply(&[definition]).await;
     scene.reads(kube, 15_000_000).await;
-    scene.proxy.hold();
     let name = format!("{}-1", scene.stream());
     let job = kube.get("job", &name).await;
     let pod = kube.pods(&scene.stream()).await.remove(0);

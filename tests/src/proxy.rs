@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// How long bytes that should pass may take: pods take long to come on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What the proxy does with what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mode {
@@ -90,7 +93,7 @@ impl FaultProxy {
     pub async fn hold_at(&self, count: u64) {
         self.mode.send_modify(|mode| mode.hold_at = count);
         let mut modes = self.mode.subscribe();
-        let held = tokio::time::timeout(Duration::from_secs(60), modes.wait_for(|mode| mode.is_held)).await;
+        let held = tokio::time::timeout(PATIENCE, modes.wait_for(|mode| mode.is_held)).await;
         assert!(held.is_ok(), "{} of {count} bytes have passed", *self.bytes.borrow());
     }
 
@@ -122,10 +125,10 @@ impl FaultProxy {
     /// Returns once so many bytes have passed, both ways together.
     ///
     /// # Panics
-    /// If they have not within a minute: what should pass is not under way.
+    /// If they have not within two minutes: what should pass is not under way.
     pub async fn wait_for_bytes(&self, count: u64) {
         let mut bytes = self.bytes.subscribe();
-        let passed = tokio::time::timeout(Duration::from_secs(60), bytes.wait_for(|bytes| *bytes >= count)).await;
+        let passed = tokio::time::timeout(PATIENCE, bytes.wait_for(|bytes| *bytes >= count)).await;
         assert!(passed.is_ok(), "{} of {count} bytes have passed", *self.bytes.borrow());
     }
 }

@@ -32,8 +32,7 @@ pub async fn conformance(orchestrator: Arc<dyn Orchestrator>, store: Arc<dyn Con
 
     let stream = orchestrator.start(config, None).await.expect("started");
     assert!(matches!(stream.state, StreamState::Ready | StreamState::Running), "{stream:?}");
-    proxy.wait_for_bytes(1_000_000).await;
-    proxy.hold();
+    proxy.hold_at(1_000_000).await;
     let error = orchestrator.start(config, None).await.expect_err("the gate");
     assert_eq!((error.kind(), error.detail("stream")), (Kind::Conflict, Some(stream.id.as_str())));
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -191,9 +191,10 @@ pub async fn a_run_is_paused_halfway(place: &Place) -> PausedRun {
     let (proxy, config, target) = place.config_behind_proxy(&source).await;
     let start = format!("/stream-configs/{config}/start");
     let stream = place.api.post(&start, Value::Null).await.unwrap().text("id").unwrap();
-    proxy.wait_for_bytes(2_000_000).await;
+    proxy.hold_at(2_000_000).await;
     let paused = place.api.post(&format!("/streams/{stream}/pause"), Value::Null).await.unwrap();
     assert_eq!(paused.body["status"], "PAUSED");
+    proxy.release();
     PausedRun { source, config, target, stream, _proxy: proxy }
 }
 
