@@ -1,5 +1,6 @@
 //! Runs other programs.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -88,6 +89,20 @@ impl Step {
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
         let status = self.command.status().with_context(|| format!("cannot run `{}`", self.shown))?;
         if status.success() { Ok(()) } else { bail!("`{}` failed", self.shown) }
+    }
+
+    /// Runs tests, showing what they print; answers whether they succeeded, and the names of those that failed.
+    pub(crate) fn run_tests(mut self) -> anyhow::Result<(bool, Vec<String>)> {
+        let mut child = self.command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", self.shown))?;
+        let mut failed = Vec::new();
+        for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+            let line = line?;
+            println!("{line}");
+            if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+                failed.push(name.to_owned());
+            }
+        }
+        Ok((child.wait()?.success(), failed))
     }
 
     /// Runs it; answers what it printed.

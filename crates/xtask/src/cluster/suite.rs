@@ -2,12 +2,17 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
+
 use super::{Cluster, HOST_VARIABLE, IMAGE, missing};
 use crate::shell::Step;
 use crate::{build, deps};
 
 /// Lines of a pod's log that are shown after a failure.
 const TAIL: &str = "--tail=80";
+
+/// So many failed tests are tried again; more are no accident.
+const AGAIN: usize = 6;
 
 const NAME: &str = "it";
 
@@ -79,9 +84,22 @@ fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
 
 fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
     let filter: Vec<&str> = filter.into_iter().collect();
-    let suite = |name: &str| {
+    let step = |name: &str| -> anyhow::Result<Step> {
         let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", name]);
-        cluster.with_tools(step)?.features(deps::features()).args(&["--"]).args(&filter).run()
+        Ok(cluster.with_tools(step)?.features(deps::features()).args(&["--"]))
+    };
+    let suite = |name: &str| {
+        let (is_ok, failed) = step(name)?.args(&filter).run_tests()?;
+        if is_ok {
+            return Ok(());
+        }
+        if failed.is_empty() || failed.len() > AGAIN {
+            bail!("the suite `{name}` failed");
+        }
+        // A whole cluster on a small machine: what failed while much else ran is tried once more, alone, and named.
+        println!("==== TRIED AGAIN, ALONE: {}", failed.join(", "));
+        let again: Vec<&str> = failed.iter().map(String::as_str).collect();
+        step(name)?.args(&["--exact", "--test-threads=1"]).args(&again).run()
     };
     suite("cluster")?;
     if cluster.users_own().is_some() {

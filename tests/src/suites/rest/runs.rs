@@ -259,12 +259,13 @@ pub async fn a_paused_run_goes_on_where_it_was(place: &Place) {
     let source = source("paused", &products(200_000)).await;
     let (proxy, config, target) = place.config_behind_proxy(&source).await;
     let stream = place.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap();
-    proxy.wait_for_bytes(1_000_000).await;
+    proxy.hold_at(1_000_000).await;
     for _ in 0..2 {
         let paused = place.api.post(&format!("/streams/{stream}/pause"), Value::Null).await.unwrap();
         assert_eq!((paused.status, paused.body["status"].as_str()), (200, Some("PAUSED")));
     }
     assert_eq!(place.api.get(&format!("/streams/{stream}/stats")).await.unwrap().body["status"], "PAUSED");
+    proxy.release();
     place.api.post(&format!("/streams/{stream}/resume"), Value::Null).await.unwrap();
     let stats = place.api.wait_for_end(&stream, place.patience).await.unwrap();
     assert_eq!(stats["status"], "FINISHED", "{stats}");
