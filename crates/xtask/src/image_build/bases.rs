@@ -79,18 +79,14 @@ fn once<'a>(buildah: &'a Buildah, name: &str, from: &[&str], make: impl FnOnce()
 }
 
 fn debian(archive: &Path, variant: &str, packages: &str, suite: &str) -> anyhow::Result<()> {
-    let mut args = vec![
-        format!("--variant={variant}"),
-        format!("--include={packages}"),
-        "--dpkgopt=path-exclude=/usr/share/man/*".to_owned(),
-        "--dpkgopt=path-exclude=/usr/share/doc/*".to_owned(),
-        suite.to_owned(),
-        archive.to_string_lossy().into_owned(),
-    ];
+    let mut args =
+        vec![format!("--variant={variant}"), format!("--include={packages}"), suite.to_owned(), archive.to_string_lossy().into_owned()];
     // Packages come from where this machine gets its own.
     args.extend(sources().map(|path| path.to_string_lossy().into_owned()));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    Step::program(Path::new("mmdebstrap")).args(&["--quiet"]).args(&args).run()
+    // Of Debian's programs it needs Debian's own.
+    let path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
+    Step::program(Path::new("/usr/bin/mmdebstrap")).args(&["--quiet"]).args(&args).env("PATH", path).run()
 }
 
 fn sources() -> Option<PathBuf> {
