@@ -5,6 +5,7 @@ mod arrows;
 mod chart_docs;
 mod cluster;
 mod deps;
+mod image_build;
 mod shell;
 mod sizes;
 
@@ -26,7 +27,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fetch what a build and the tests need: libduckdb, its extensions, database servers
-    Deps,
+    Deps {
+        /// Only what a build needs
+        #[arg(long)]
+        build_only: bool,
+    },
+    /// Build the image from the Dockerfile with buildah, on bases made here, and look at what came out
+    Image(image_build::Options),
     /// Build the binary
     Build {
         /// Optimised, for use
@@ -121,11 +128,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Deps => {
+        Command::Deps { build_only: true } => deps::ensure(false),
+        Command::Deps { build_only: false } => {
             deps::ensure(true)?;
             deps::kubernetes();
             Ok(())
         }
+        Command::Image(options) => image_build::run(&options),
         Command::Build { release } => build(release),
         Command::Check => check(),
         Command::Test { no_check } => test(no_check),

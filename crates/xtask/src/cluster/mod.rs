@@ -145,7 +145,8 @@ impl Cluster {
         self.load(&archive)
     }
 
-    fn load(&self, archive: &Path) -> anyhow::Result<()> {
+    /// Loads an image out of an archive.
+    pub(crate) fn load(&self, archive: &Path) -> anyhow::Result<()> {
         let socket = self.dir.join("containerd.sock");
         let (socket, archive) = (socket.to_string_lossy(), archive.to_string_lossy());
         Step::program(Path::new("ctr")).args(&["-a", &socket, "-n", "k8s.io", "images", "import", &archive]).quiet().run()
