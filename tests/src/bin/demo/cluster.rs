@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use millrace_tests::api::Api;
+use millrace_tests::database::pg_client;
 use millrace_tests::kube::{self, INGRESS_VARIABLE};
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, start_postgres};
@@ -107,7 +108,9 @@ async fn story(stage: &Stage, is_kept: bool) -> anyhow::Result<()> {
     println!("   {:.1} s from the definition to the end, pods and indexes included\n", started.elapsed().as_secs_f64());
     terminal.run(&format!("kubectl -n {NAMESPACE} wait --for=condition=Finished stream/shop-1 --timeout=60s")).await?;
     terminal.run(&format!("kubectl -n {NAMESPACE} get streams,streamconfigs,connections")).await?;
-    conditions(&terminal, "shop-1").await?;
+    // The part from this heading to the next of its depth.
+    let part = "awk '/^  [A-Z]/ {on = /Conditions:/} on'";
+    terminal.run(&format!("kubectl -n {NAMESPACE} describe stream shop-1 | {part}")).await?;
 
     println!("5. Proof: every table's rows and digests, read by other drivers");
     verify(&stage.mysql, &stage.source, &stage.postgres, "shop_copy").await?;
@@ -122,9 +125,9 @@ async fn story(stage: &Stage, is_kept: bool) -> anyhow::Result<()> {
     println!("7. A second run, one of whose workers is killed in its middle");
     stage.lose_a_worker(&terminal).await?;
 
-    println!("\nWhere to go next: docs/kubernetes.md; crds/samples/; charts/millrace/README.md; {}/api/v1/openapi.json", api.base);
+    println!("\nWhere to go next: docs/kubernetes.md; crds/samples/; charts/millrace/README.md; apiserver/openapi.json");
     if is_kept {
-        println!("\nThe databases run until Ctrl-C; the release stays after it. $KEY is {}", api.key.unwrap_or_default());
+        println!("\nThe databases run until Ctrl-C, the release also after it: {}, $KEY is {}", api.base, api.key.unwrap_or_default());
         println!("To remove it: {}", removal().join(" && "));
         tokio::signal::ctrl_c().await?;
     }
@@ -136,6 +139,8 @@ impl Stage {
         println!("1. Two real database servers on this machine, which pods reach at {host}");
         let (mysql, source) = sample_source(scale).await?;
         let postgres = tokio::task::spawn_blocking(|| start_postgres(&[])).await??;
+        // A run would make it; but a connection that names a database is probed before.
+        pg_client(&postgres, "postgres").await?.batch_execute("CREATE DATABASE shop_copy").await?;
         let proxy = async |server: &Server| {
             FaultProxy::start_on(&host, &server.host, server.port)
                 .await
@@ -178,8 +183,11 @@ impl Stage {
         terminal.run(&format!("kubectl -n {NAMESPACE} delete {pod} --force --grace-period=0")).await?;
         self.from.limit(0);
         watch(terminal, "again-1").await?;
-        terminal.run(&pods).await?;
-        conditions(terminal, "again-1").await?;
+        if terminal.run(&pods).await?.contains(pod.trim_start_matches("pod/")) {
+            bail!("`{pod}` was not killed");
+        }
+        let each = r#"{range .status.conditions[*]}{.type}: {.status} ({.reason}) {.message}{"\n"}{end}"#;
+        terminal.run(&format!("kubectl -n {NAMESPACE} get stream again-1 -o jsonpath='{each}'")).await?;
         verify(&self.mysql, &self.source, &self.postgres, "shop_again").await
     }
 }
@@ -218,14 +226,6 @@ async fn watch(terminal: &Terminal, stream: &str) -> anyhow::Result<()> {
         terminal.run(&format!("kubectl -n {NAMESPACE} describe stream {stream}")).await?;
         bail!("the stream `{stream}` ended as `{phase}`");
     }
-    Ok(())
-}
-
-/// Shows what `kubectl describe` says of a stream's conditions.
-async fn conditions(terminal: &Terminal, stream: &str) -> anyhow::Result<()> {
-    // The part from this heading to the next of its depth.
-    let part = "awk '/^  [A-Z]/ {on = /Conditions:/} on'";
-    terminal.run(&format!("kubectl -n {NAMESPACE} describe stream {stream} | {part}")).await?;
     Ok(())
 }
 
