@@ -38,7 +38,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 fn on_failure(connection: Arc<Connection>, error: &Failure, _: Arc<Context>) -> Action {
-    tracing::warn!(connection = connection.name_any(), %error, "a connection could not be reconciled; it is tried again");
+    error.tell(&connection.name_any(), "a connection could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
 }
 

@@ -31,6 +31,16 @@ pub(crate) enum Failure {
     Core(#[from] Error),
 }
 
+impl Failure {
+    /// Writes it down; that somebody else has changed an object meanwhile is the normal course.
+    pub(crate) fn tell(&self, object: &str, what: &'static str) {
+        match self {
+            Self::Kube(kube::Error::Api(status)) if status.code == 409 => tracing::debug!(object, error = %self, what),
+            _ => tracing::warn!(object, error = %self, what),
+        }
+    }
+}
+
 /// Live counters by run and worker.
 type Live = HashMap<StreamId, HashMap<u32, StatsReport>>;
 

@@ -50,7 +50,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 fn on_failure(config: Arc<StreamConfig>, error: &Failure, _: Arc<Context>) -> Action {
-    tracing::warn!(config = config.name_any(), %error, "a definition could not be reconciled; it is tried again");
+    error.tell(&config.name_any(), "a definition could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
 }
 

@@ -1,5 +1,6 @@
 //! One installation that all tests share, and what they ask of it.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use millrace_tests::database::{MySqlDatabase, unique};
@@ -7,6 +8,8 @@ pub(crate) use millrace_tests::kube::CHART;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, shared};
 use serde_json::{Value, json};
+use tokio::io::AsyncBufReadExt as _;
+use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 /// How long anything may take on a busy machine.
@@ -50,6 +53,27 @@ impl Kube {
         run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
         kube.helm(&["install", "millrace", CHART, "--set", values, "--wait", "--timeout=150s"]).await;
         kube
+    }
+
+    /// A port of this machine that leads to a pod's, as long as this process lives.
+    pub(crate) async fn forward(&self, pod: &str, port: u16) -> u16 {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "kubectl", "-n", &self.namespace, "port-forward", pod, &format!(":{port}")]);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // The signal comes when the thread that started the program ends, so that thread must not.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+                let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+                let _ = sender.send(lines.next_line().await.unwrap().unwrap_or_default());
+                while let Ok(Some(_)) = lines.next_line().await {}
+                let _ = child.wait().await;
+            });
+        });
+        let line = tokio::time::timeout(LONG, receiver).await.expect("no answer").unwrap();
+        let found = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next()?.parse().ok());
+        found.unwrap_or_else(|| panic!("{pod} cannot be reached: {line}"))
     }
 
     /// `helm` in the namespace.

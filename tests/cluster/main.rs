@@ -3,6 +3,7 @@
 
 mod chart;
 mod conformance;
+mod fleet;
 mod harness;
 mod kube;
 mod life;

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use millrace_bus::{Nats, NatsConfig, NatsWork};
 use millrace_connectors::connector;
+use millrace_core::catalog::TableName;
 use millrace_core::connection::{Connection, Engine};
-use millrace_core::fleet::Seat;
+use millrace_core::fleet::{Seat, WorkItem, WorkQueue as _};
 use millrace_core::id::{ConfigId, StreamId};
-use millrace_core::ledger::LedgerKey;
+use millrace_core::ledger::{CutNumber, LedgerKey};
 use millrace_core::task::{SecretFile, TASK_VERSION, TaskKind, TaskReport, TaskSpec};
 use millrace_tests::database::{MySqlDatabase, PgDatabase, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::process::Process;
 use millrace_tests::proxy::FaultProxy;
-use millrace_tests::servers::{Server, shared, start_nats};
+use millrace_tests::servers::{Server, shared, start_mariadb, start_nats};
 use millrace_tests::suites;
 use serde_json::{Value, json};
 
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// One run, and what its workers are started with.
 struct Run {
     dir: tempfile::TempDir,
+    stream: StreamId,
     target: String,
     nats: Server,
     /// In front of the source.
@@ -32,11 +35,16 @@ struct Run {
 
 impl Run {
     async fn new(source: &MySqlDatabase, workers: u32, more: Value) -> Self {
+        Self::from(&shared().await.mysql, source, workers, more).await
+    }
+
+    /// As [`Run::new`], from another server.
+    async fn from(mysql: &Server, source: &MySqlDatabase, workers: u32, more: Value) -> Self {
         let servers = shared().await;
-        let proxy = FaultProxy::start("127.0.0.1", servers.mysql.port).await.unwrap();
+        let proxy = FaultProxy::start("127.0.0.1", mysql.port).await.unwrap();
         let nats = tokio::task::spawn_blocking(|| start_nats().unwrap()).await.unwrap();
         let target = unique("fleet");
-        let through = Server::through(&servers.mysql, proxy.port);
+        let through = Server::through(mysql, proxy.port);
         let from = suites::session::connection(connector(Engine::MySql).unwrap(), &through, None);
         let to = suites::session::connection(connector(Engine::PostgreSql).unwrap(), &servers.postgres, None);
         let mut spec = json!({"name": "fleet", "mode": "convert", "parallelism": workers,
@@ -50,8 +58,9 @@ impl Run {
         for connection in [&from, &to] {
             secrets.extend(secret_files(connection, dir.path()));
         }
+        let stream = StreamId::mint();
         let kind = TaskKind::Convert {
-            stream: StreamId::mint(),
+            stream: stream.clone(),
             config: ConfigId::mint(),
             attempt: 1,
             workers,
@@ -60,9 +69,9 @@ impl Run {
         let task =
             TaskSpec { version: TASK_VERSION, namespace: "it".into(), kind, connections: vec![from, to], secrets, traceparent: None };
         let text = serde_json::to_string(&task).unwrap();
-        assert!(!text.contains(&servers.mysql.password), "a task holds no secret");
+        assert!(!text.contains(&mysql.password), "a task holds no secret");
         std::fs::write(dir.path().join("task.json"), text).unwrap();
-        Self { dir, target, nats, proxy, workers }
+        Self { dir, stream, target, nats, proxy, workers }
     }
 
     fn report_path(&self, index: u32) -> PathBuf {
@@ -243,9 +252,55 @@ async fn a_later_attempt_ends_all_workers_of_the_earlier_one() {
 }
 
 #[tokio::test]
+async fn splits_that_are_offered_twice_are_copied_once() {
+    let source = source(300_000).await;
+    let run = Run::new(&source, 2, json!({})).await;
+    run.proxy.limit(6_000_000);
+    let mut workers = run.all();
+    run.proxy.wait_for_bytes(3_000_000).await;
+    // As after a lost acknowledgement, or by a leader that knows nothing of the one before.
+    let pg = run.target().await;
+    let cut: i64 = run.number("SELECT (cut::json ->> 'number') FROM millrace.run").await;
+    let nats = NatsConfig { url: format!("nats://127.0.0.1:{}", run.nats.port), token: None, namespace: "it".into() };
+    let nats = Nats::connect(&nats, "test").await.unwrap();
+    while !nats.is_connected() {
+        tokio::task::yield_now().await;
+    }
+    let queue = NatsWork::new(nats, run.stream.clone());
+    let target = TableName { schema: "public".into(), name: "products".into() };
+    let ordinals = pg.texts("SELECT ordinal::text FROM millrace.split").await.unwrap();
+    let items: Vec<WorkItem> =
+        ordinals.iter().map(|ordinal| WorkItem { target: target.clone(), ordinal: ordinal.parse().unwrap() }).collect();
+    queue.offer(CutNumber(cut), 0, &items).await.unwrap();
+    run.proxy.limit(0);
+    all_end_well(&mut workers).await;
+    assert_equal(&source.pool, &source.name, &pg.client, "public", "products").await.unwrap();
+    assert_eq!(run.number("SELECT sum(row_count)::text FROM millrace.split").await, 300_000);
+}
+
+#[tokio::test]
 async fn a_fleet_sees_one_moment_of_a_source_that_never_rests() {
     let servers = shared().await;
-    let source = MySqlDatabase::create(&servers.mysql, "busy").await.unwrap();
+    let cuts = busy(&servers.mysql, &servers.mysql, 3).await;
+    assert!(cuts > 1, "nobody helped the leader");
+}
+
+#[tokio::test]
+async fn without_places_in_the_log_a_fleet_sees_one_moment_by_a_lock_or_reads_by_one_reader() {
+    let mysql = tokio::task::spawn_blocking(|| start_mariadb(&["--skip-log-bin"]).unwrap()).await.unwrap();
+    assert!(busy(&mysql, &mysql, 3).await > 1, "nobody helped the leader");
+    // Without the privilege for the lock, one worker reads alone, by one connection.
+    let admin = MySqlDatabase::create(&mysql, "grants").await.unwrap();
+    let password = &mysql.password;
+    admin.execute(&[format!("CREATE USER reader IDENTIFIED BY '{password}'"), "GRANT SELECT ON *.* TO reader".into()]).await.unwrap();
+    let mut reader = Server::through(&mysql, mysql.port);
+    reader.user = "reader".into();
+    assert_eq!(busy(&mysql, &reader, 3).await, 1);
+}
+
+/// Copies from a source that is written to all the time; answers how many workers have written.
+async fn busy(mysql: &Server, reader: &Server, workers: u32) -> i64 {
+    let source = MySqlDatabase::create(mysql, "busy").await.unwrap();
     let accounts = |name: &str| {
         vec![
             format!("CREATE TABLE {name} (id INT PRIMARY KEY, amount BIGINT NOT NULL, filler CHAR(200) NOT NULL)"),
@@ -254,11 +309,12 @@ async fn a_fleet_sees_one_moment_of_a_source_that_never_rests() {
         ]
     };
     source.execute(&[accounts("a"), accounts("b")].concat()).await.unwrap();
-    let run = Run::new(&source, 3, json!({})).await;
+    let run = Run::from(reader, &source, workers, json!({})).await;
+    run.proxy.limit(20_000_000);
     // Every transaction moves an amount from one table to the other: at any one moment the sum is the same.
     let writers: Vec<_> = (0..2)
         .map(|_| {
-            let (mysql, name) = (&servers.mysql, source.name.clone());
+            let name = source.name.clone();
             async move {
                 let own = MySqlDatabase::open(mysql, &name).await.unwrap();
                 loop {
@@ -280,4 +336,5 @@ async fn a_fleet_sees_one_moment_of_a_source_that_never_rests() {
     let sum = "SELECT (SELECT sum(amount) FROM a)::bigint + (SELECT sum(amount) FROM b)::bigint";
     assert_eq!(run.number(&format!("SELECT ({sum})::text")).await, 120_000_000);
     assert_eq!(run.number("SELECT count(DISTINCT epoch)::text FROM millrace.split").await, 1);
+    run.number("SELECT count(DISTINCT worker)::text FROM millrace.split").await
 }

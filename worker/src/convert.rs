@@ -152,7 +152,9 @@ async fn carry_out(task: ConvertTask, post: Option<Post>, progress: Arc<Progress
                 .notice("the time limit was reached: the tables hold what was committed until then and have no further keys or indexes");
             Outcome { state: StreamState::TimeLimitReached, error: None }
         }
-        Err(error) if error.kind() == Kind::Cancelled => Outcome { state: StreamState::Stopped, error: None },
+        Err(error) if error.kind() == Kind::Cancelled && stop.desired() == Desired::Stop => {
+            Outcome { state: StreamState::Stopped, error: None }
+        }
         Err(error) => Outcome { state: StreamState::Failed, error: Some(error) },
     };
     progress.set_state(outcome.state, outcome.state);

@@ -92,7 +92,8 @@ impl Progress {
         self.is_shared.store(true, Ordering::Relaxed);
     }
 
-    fn is_shared(&self) -> bool {
+    /// Whether several processes move the rows.
+    pub(crate) fn is_shared(&self) -> bool {
         self.is_shared.load(Ordering::Relaxed)
     }
 

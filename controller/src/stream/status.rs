@@ -128,23 +128,27 @@ fn count(status: &mut StreamStatus, live: &[StatsReport], reports: &[TaskReport]
         bytes: sum(&|report| report.source.bytes).max(said(&|report| report.bytes)).max(old.bytes),
         rows_per_second: old.rows_per_second,
     };
+    let lost = live.iter().map(|report| report.cuts_lost).chain(reports.iter().map(|report| report.cuts_lost)).max().unwrap_or(0);
+    status.cuts_lost = status.cuts_lost.max(lost);
+    if !live.is_empty() || !reports.is_empty() {
+        let is_consistent = live.iter().all(|report| report.is_consistent) && reports.iter().all(|report| report.is_consistent);
+        status.consistent_cut = Some(is_consistent && status.consistent_cut.unwrap_or(true));
+    }
     let now = Timestamp::now();
-    let since = status.counted_at.as_ref().map_or(0, |at| now.as_second() - at.0.as_second());
-    let is_due = status.counted_at.is_none() || since >= COUNTERS_EVERY || is_transition;
+    let since_ms = status.counted_at.as_ref().map(|at| now.as_millisecond() - at.0.as_millisecond());
+    let is_due = since_ms.is_none_or(|since| since >= COUNTERS_EVERY * 1000) || is_transition;
     if counters == old || !is_due {
         return;
     }
-    let elapsed_ms = live.iter().map(|report| report.target.elapsed_ms).max().unwrap_or(0).max(1);
-    counters.rows_per_second = match sum(&|report| report.target.rows) {
-        0 => old.rows_per_second,
-        rows => rows.saturating_mul(1000) / elapsed_ms,
-    };
+    // Since the last count; before there is one, since whoever speaks began.
+    let began_ms = live.iter().map(|report| report.target.elapsed_ms).max().unwrap_or(0);
+    let elapsed_ms = since_ms.and_then(|since| u64::try_from(since).ok()).unwrap_or(began_ms).max(1);
+    let rows = counters.rows_written - old.rows_written;
+    if rows > 0 {
+        counters.rows_per_second = rows.saturating_mul(1000) / elapsed_ms;
+    }
     status.counters = Some(counters);
     status.counted_at = Some(Time(now));
-    let lost = live.iter().map(|report| report.cuts_lost).chain(reports.iter().map(|report| report.cuts_lost)).max().unwrap_or(0);
-    status.cuts_lost = status.cuts_lost.max(lost);
-    let is_consistent = live.iter().all(|report| report.is_consistent) && reports.iter().all(|report| report.is_consistent);
-    status.consistent_cut = Some(is_consistent && status.consistent_cut.unwrap_or(true));
 }
 
 /// Conditions of a stream that has a Job.

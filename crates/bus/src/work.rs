@@ -27,6 +27,10 @@ const INACTIVE: Duration = Duration::from_secs(3600);
 /// Beyond [`TAKE_WAIT`], a server that does not answer is away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 
+/// Items that are offered at once, and how long the server may take for them.
+const BATCH: usize = 500;
+const OFFER_WITHIN: Duration = Duration::from_secs(10);
+
 type Pull = Consumer<pull::Config>;
 
 /// The queue of one run.
@@ -80,13 +84,21 @@ impl NatsWork {
         // Made first: a work queue drops nothing, but a consumer tells what is outstanding.
         self.consumer(cut, part).await?;
         let subject = self.nats.subjects.work(&self.stream, cut, part);
-        let mut answers = Vec::new();
-        for item in items {
-            let payload = serde_json::to_vec(item).map_err(|error| Error::internal("an item has no JSON form").because(error))?;
-            answers.push(self.nats.context.publish(subject.clone(), payload.into()).await.map_err(unavailable)?);
-        }
-        for answer in answers {
-            answer.await.map_err(unavailable)?;
+        // In batches: the client has a limited number of answers under way, and waits for the next one for ever.
+        for batch in items.chunks(BATCH) {
+            let offered = async {
+                let mut answers = Vec::with_capacity(batch.len());
+                for item in batch {
+                    let payload = serde_json::to_vec(item).map_err(|error| Error::internal("an item has no JSON form").because(error))?;
+                    answers.push(self.nats.context.publish(subject.clone(), payload.into()).await.map_err(unavailable)?);
+                }
+                for answer in answers {
+                    answer.await.map_err(unavailable)?;
+                }
+                Ok(())
+            };
+            let away = |_| Error::new(Kind::Unreachable, "NATS does not take more work");
+            tokio::time::timeout(OFFER_WITHIN, offered).await.map_err(away)??;
         }
         Ok(())
     }

@@ -89,9 +89,10 @@ pub struct FleetView {
 }
 
 impl FleetView {
-    /// Workers that are alive and hold a moment's snapshots.
-    pub fn holders(&self, number: CutNumber) -> usize {
-        self.members.iter().filter(|member| member.is_alive && member.report.cut == Some(number)).count()
+    /// Workers that are alive, hold a moment's snapshots and may read them.
+    pub fn holders(&self, cut: &FleetCut) -> usize {
+        let is_holder = |member: &&Member| member.is_alive && member.report.cut == Some(cut.number) && cut.members.contains(&member.epoch);
+        self.members.iter().filter(is_holder).count()
     }
 }
 
@@ -163,11 +164,12 @@ pub trait FleetLedger: Send + Sync {
     /// Splits that are not committed, of tables that have not failed; the splits' `table` has no meaning.
     fn open_splits<'a>(&'a self, key: &'a LedgerKey) -> BoxFuture<'a, Result<Vec<(TableName, Split)>>>;
 
-    /// Says that a table has failed; the first word stays.
+    /// Says that a table has failed at a moment; the first word stays, a moment that counts no more says nothing, and a table that is finished has not failed.
     fn fail_table<'a>(
         &'a self,
         key: &'a LedgerKey,
         epoch: Epoch,
+        cut: CutNumber,
         target: &'a TableName,
         failure: &'a TableFailure,
     ) -> BoxFuture<'a, Result<()>>;

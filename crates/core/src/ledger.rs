@@ -20,7 +20,7 @@ use crate::id::{ConfigId, StreamId};
 use crate::split::Split;
 
 /// The version of the ledger's tables that this code writes and reads.
-pub const LEDGER_VERSION: i32 = 3;
+pub const LEDGER_VERSION: i32 = 2;
 
 /// Who writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

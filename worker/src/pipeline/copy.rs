@@ -110,21 +110,19 @@ async fn copy_until_done(lane: &mut Lane, split: &Split) -> Result<Done> {
         lane.writer = None;
         lane.reader.close().await?;
         lane.progress.take_back_read(split.table, read.rows, read.bytes);
-        // Another worker may have been quicker.
-        let is_conflict = error.kind() == Kind::Conflict;
-        if !is_conflict {
-            patience.wait(error, &mut lane.control).await?;
-        }
-        // A commit whose answer was lost may have happened.
+        // A commit whose answer was lost may have happened, and another worker may have been quicker: then the target refuses these rows in some way.
         if let Some(rows) = committed(lane, split).await? {
             lane.progress.add_read(split.table, rows, 0);
             lane.progress.add_written(split.table, rows);
             lane.progress.meter().written(split.table, rows, &[]);
             return Ok(Done { losses: Vec::new(), is_limited: lane.spend(rows) });
         }
-        if is_conflict {
-            return Err(Error::internal("a split is neither written nor to be written"));
+        if error.kind() == Kind::Conflict {
+            // Of a fleet, this worker reads a moment that the others have given up.
+            let kind = if lane.progress.is_shared() { Kind::CutLost } else { Kind::Internal };
+            return Err(Error::new(kind, "a split is neither written nor to be written").because(error));
         }
+        patience.wait(error, &mut lane.control).await?;
     }
 }
 

@@ -26,6 +26,9 @@ const TRIES: usize = 20;
 /// How long the global lock may wait for running statements, and all others behind it, before it is given up.
 const LOCK_WAIT_SECONDS: u32 = 5;
 
+/// How long the global lock outlives a process that has vanished.
+const LOCK_LEFT_SECONDS: u32 = 15;
+
 /// How long the server keeps a connection that waits for a paused or slow target.
 const HOLD_SECONDS: u32 = 86_400;
 
@@ -137,11 +140,12 @@ async fn snapshot(wire: &mut Wire) -> Result<Place> {
 
 /// Opens all snapshots until they agree; none if the server tells no places or they never agree.
 async fn agree(wires: &mut [Wire]) -> Result<Place> {
-    let mut places = Vec::with_capacity(wires.len());
+    let mut opened = Vec::with_capacity(wires.len());
     for wire in wires.iter_mut() {
-        let Some(place) = snapshot(wire).await? else { return Ok(None) };
-        places.push(place);
+        opened.push(snapshot(wire).await?);
     }
+    // Only now: under a lock, snapshots without a place are of one moment too, and all of them must be open.
+    let Some(mut places) = opened.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
     for _ in 0..TRIES {
         let Some(newest) = places.iter().max_by_key(|(file, offset)| (log_number(file), *offset)).cloned() else { return Ok(None) };
         if places.iter().all(|place| *place == newest) {
@@ -176,7 +180,9 @@ async fn under_lock(control: &mut Wire, wires: &mut [Wire]) -> Result<Place> {
 
 /// Takes the global read lock.
 pub(super) async fn hold(control: &mut Wire) -> Result<()> {
-    control.execute_text(&format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")).await?;
+    // Should this process vanish without a word, the server lets everybody commit again soon.
+    let limits = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {LOCK_LEFT_SECONDS}");
+    control.execute_text(&limits).await?;
     control.execute_text("FLUSH TABLES WITH READ LOCK").await.map(|_| ())
 }
 

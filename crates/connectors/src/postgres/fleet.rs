@@ -4,6 +4,7 @@
 //! place. Beats have a session of their own, so that a long step of the leader does not keep it from beating.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -23,7 +24,9 @@ use super::ledger::{HAS_LEADER, check_epoch, check_lead};
 use super::session::ControlSession;
 
 /// How long a lead counts that is not renewed.
-const LEASE_SECONDS: i32 = 8;
+pub(super) const LEASE_SECONDS: i32 = 8;
+/// How long the target may take for a beat.
+const BEAT_WITHIN: Duration = Duration::from_secs(4);
 /// How long a worker counts as alive that is not heard of.
 const ALIVE_SECONDS: i32 = 5;
 
@@ -88,7 +91,17 @@ impl PgFleet {
 
 impl FleetLedger for PgFleet {
     fn beat<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch, report: &'a MemberReport) -> BoxFuture<'a, Result<FleetView>> {
-        self.beat_once(key, epoch, report).boxed()
+        async move {
+            match tokio::time::timeout(BEAT_WITHIN, self.beat_once(key, epoch, report)).await {
+                Ok(beaten) => beaten,
+                Err(_) => {
+                    // A connection that says nothing may be dead; a new one tells.
+                    self.beating().await?.renew().await?;
+                    Err(Error::new(Kind::TimedOut, "the target does not answer"))
+                }
+            }
+        }
+        .boxed()
     }
 
     fn next_cut<'a>(&'a self, key: &'a LedgerKey, epoch: Epoch) -> BoxFuture<'a, Result<CutNumber>> {
@@ -151,6 +164,7 @@ impl FleetLedger for PgFleet {
         &'a self,
         key: &'a LedgerKey,
         epoch: Epoch,
+        cut: CutNumber,
         target: &'a TableName,
         failure: &'a TableFailure,
     ) -> BoxFuture<'a, Result<()>> {
@@ -159,8 +173,11 @@ impl FleetLedger for PgFleet {
             let mut client = self.session.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
             check_epoch(&transaction, key, epoch).await?;
-            let sql = "UPDATE millrace.target_table SET failure = $4 WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND failure IS NULL";
-            transaction.execute(sql, &[&key.stream.as_str(), &target.schema, &target.name, &failure]).await.map_err(classify)?;
+            let sql = "UPDATE millrace.target_table SET failure = $4
+                WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND failure IS NULL AND keys_at IS NULL
+                    AND (SELECT (cut::json ->> 'number')::bigint = $5 FROM millrace.run WHERE stream = $1)";
+            let stream = key.stream.as_str();
+            transaction.execute(sql, &[&stream, &target.schema, &target.name, &failure, &cut.0]).await.map_err(classify)?;
             transaction.commit().await.map_err(classify)
         }
         .boxed()

@@ -12,10 +12,14 @@ use millrace_core::{Error, Kind, Result};
 use tokio_postgres::Transaction;
 
 use super::error::{classify, is_missing_table};
+use super::fleet::LEASE_SECONDS;
 use super::session::ControlSession;
 
 /// Held while the ledger is created, so that two first runs do not create it at once ("millrace" as a number).
 const CREATE_LOCK: i64 = 0x6d69_6c6c_7261;
+
+/// How long tables of the ledger are waited for when columns are added.
+const LOCK_PATIENCE: &str = "10s";
 
 const CREATE_VERSION: &str = "
     CREATE SCHEMA IF NOT EXISTS millrace;
@@ -72,8 +76,8 @@ const CREATE: &str = "
         seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (stream, worker)
     );
-    INSERT INTO millrace.ledger SELECT 3 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
-    UPDATE millrace.ledger SET version = 3 WHERE version < 3;
+    INSERT INTO millrace.ledger SELECT 2 WHERE NOT EXISTS (SELECT FROM millrace.ledger);
+    UPDATE millrace.ledger SET version = 2 WHERE version < 2;
 ";
 
 /// Tables that unfinished runs of a config have created. By identity, not by name: a table that the user made in place of ours is the user's.
@@ -103,7 +107,11 @@ impl Ledger for PgLedger {
                     format!("the target's ledger has version {version}; this program knows {LEDGER_VERSION}"),
                 ));
             }
-            if version != Some(LEDGER_VERSION) {
+            // What fleets need was added to version 2: whoever knows that version can still work beside it.
+            let sql = "SELECT to_regclass('millrace.worker') IS NOT NULL";
+            let has_workers: bool = transaction.query_one(sql, &[]).await.map_err(classify)?.get(0);
+            if version != Some(LEDGER_VERSION) || !has_workers {
+                transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")).await.map_err(classify)?;
                 transaction.batch_execute(CREATE).await.map_err(classify)?;
             }
             let epoch = take_place(&transaction, key).await?;
@@ -258,7 +266,10 @@ async fn take_place(transaction: &Transaction<'_>, key: &LedgerKey) -> Result<Ep
         .map_err(classify)?;
     let sql = "INSERT INTO millrace.worker (stream, worker, epoch, attempt) VALUES ($1, $2, $3, $4)";
     transaction.execute(sql, &[&stream, &worker, &epoch, &attempt]).await.map_err(classify)?;
-    let sql = format!("UPDATE millrace.run r SET lead = $2, led_until = NULL WHERE stream = $1 AND NOT {HAS_LEADER}");
+    let sql = format!(
+        "UPDATE millrace.run r SET lead = $2, led_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
+        WHERE stream = $1 AND NOT {HAS_LEADER}"
+    );
     transaction.execute(&sql, &[&stream, &epoch]).await.map_err(classify)?;
     Ok(Epoch(epoch))
 }
@@ -271,6 +282,14 @@ pub(super) async fn check_epoch(transaction: &Transaction<'_>, key: &LedgerKey, 
 
 /// The epoch of a worker, held until the transaction ends.
 pub(super) const CHECK_EPOCH: &str = "SELECT epoch FROM millrace.worker WHERE stream = $1 AND worker = $2 FOR SHARE";
+
+/// As [`check_lead`], as far as it can be seen without holding anybody up.
+pub(super) async fn look_lead(transaction: &Transaction<'_>, key: &LedgerKey, epoch: Epoch) -> Result<()> {
+    let sql =
+        "SELECT r.lead FROM millrace.run r JOIN millrace.worker w USING (stream) WHERE stream = $1 AND worker = $2 AND w.epoch = r.lead";
+    let row = transaction.query_opt(sql, &[&key.stream.as_str(), &(key.worker as i32)]).await.map_err(classify)?;
+    fence(row.and_then(|row| row.get(0)), epoch)
+}
 
 /// Fails if another worker leads the run, or a newer one has claimed this one's place; until the transaction ends, none can.
 pub(super) async fn check_lead(transaction: &Transaction<'_>, key: &LedgerKey, epoch: Epoch) -> Result<()> {

@@ -43,7 +43,9 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         .application_name("millrace")
         .connect_timeout(CONNECT_TIMEOUT)
         .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
-        .keepalives_idle(Duration::from_secs(60));
+        .keepalives_idle(Duration::from_secs(15))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(4);
     if let Some(password) = &spec.password {
         config.password(password.expose());
     }
@@ -62,7 +64,12 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         }
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
-        Ok(dialled) => dialled,
+        Ok(dialled) => {
+            let client: Client = dialled?;
+            // Limits that a role or a database sets are meant for people; loads and index builds take as long as they take.
+            client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await.map_err(classify)?;
+            Ok(client)
+        }
         Err(_) => Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs()))),
     }
 }
@@ -117,6 +124,13 @@ impl ControlSession {
     /// Another session on the same database.
     pub(super) async fn another(&self) -> Result<Client> {
         connect(&self.connection, &self.database).await
+    }
+
+    /// Lets the session go and opens another one in its place.
+    pub(super) async fn renew(&self) -> Result<()> {
+        let fresh = self.another().await?;
+        *self.client.lock().await = fresh;
+        Ok(())
     }
 
     /// Another one of its kind.

@@ -18,7 +18,7 @@ use super::copy::PgSplitWriter;
 use super::ddl;
 use super::error::classify;
 use super::fleet::PgFleet;
-use super::ledger::{PgLedger, UNFINISHED_TABLES, check_lead};
+use super::ledger::{PgLedger, UNFINISHED_TABLES, check_lead, look_lead};
 use super::names::{qualified, quote};
 use super::session::{self, ControlSession, MAINTENANCE_DATABASE, connect};
 
@@ -59,7 +59,8 @@ impl PgSink {
     async fn create(&self, key: &LedgerKey, epoch: Epoch, plan: &Plan) -> Result<()> {
         let mut client = self.session.client().await?;
         let transaction = client.transaction().await.map_err(classify)?;
-        check_lead(&transaction, key, epoch).await?;
+        // Without locks: this may take long, and the leader's beats need these rows meanwhile. Before the commit it is checked again.
+        look_lead(&transaction, key, epoch).await?;
         transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")).await.map_err(classify)?;
         take_back(&transaction, key, plan).await?;
         if self.schema != DEFAULT_SCHEMA {
@@ -92,6 +93,7 @@ impl PgSink {
                 .await
                 .map_err(classify)?;
         }
+        check_lead(&transaction, key, epoch).await?;
         transaction.commit().await.map_err(classify)
     }
 
@@ -209,6 +211,14 @@ async fn take_back(transaction: &Transaction<'_>, key: &LedgerKey, plan: &Plan) 
     let rows = transaction.query(UNFINISHED_TABLES, &[&config]).await.map_err(classify)?;
     let ours: Vec<TableName> = rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect();
     drop_tables(transaction, &ours).await?;
+    // A commit of an older moment that is under way ends first, so that its rows are seen below.
+    let used = "SELECT t.schema_name, t.table_name FROM millrace.target_table t
+        JOIN pg_namespace n ON n.nspname = t.schema_name JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+        WHERE t.stream = $1 AND NOT t.is_created ORDER BY 1, 2";
+    for row in transaction.query(used, &[&stream]).await.map_err(classify)? {
+        let table = qualified(row.get(0), row.get(1));
+        transaction.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.map_err(classify)?;
+    }
     let written = "SELECT t.schema_name, t.table_name, coalesce(sum(s.row_count), 0)::bigint FROM millrace.target_table t
         JOIN millrace.split s USING (stream, schema_name, table_name)
         WHERE t.stream = $1 AND NOT t.is_created AND s.committed_at IS NOT NULL GROUP BY 1, 2";
@@ -219,7 +229,6 @@ async fn take_back(transaction: &Transaction<'_>, key: &LedgerKey, plan: &Plan) 
             continue;
         }
         let table = qualified(&schema, &name);
-        transaction.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.map_err(classify)?;
         let found: i64 = transaction.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.map_err(classify)?.get(0);
         if found != rows {
             let text = format!("`{name}` holds {found} rows, of which this run wrote {rows}: they cannot be told apart to start again");
@@ -280,7 +289,11 @@ async fn add_key(client: &Client, table: &TablePlan, key: &ForeignKey, reference
     match found.map(|row| row.get::<_, bool>(0)) {
         Some(true) => return Ok(()),
         Some(false) => {}
-        None => client.batch_execute(&ddl::foreign_key(table, key, referenced)).await.map_err(classify)?,
+        None => match client.batch_execute(&ddl::foreign_key(table, key, referenced)).await.map_err(classify) {
+            // A leader before this one was still at it.
+            Err(error) if error.detail("sqlstate") == Some("42710") => {}
+            other => other?,
+        },
     }
     client.batch_execute(&ddl::validate(&table.target, &key.name)).await.map_err(classify)
 }

@@ -22,6 +22,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 const LATER_PATIENCE: Duration = Duration::from_secs(4);
 /// How long members may take for a round.
 const ROUND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the queue may take to forget.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
 /// How long everybody's commits may wait.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ pub(super) async fn convene(fleet: &Fleet<'_>) -> Result<FleetCut> {
     let before = fleet.view().cut;
     let lost = before.as_ref().map_or(0, |cut| cut.lost + u32::from(cut.phase == CutPhase::Open));
     let number = ledger.next_cut(&fleet.key, fleet.epoch).await?;
+    // Splits of an older moment are of no use to anybody; what cannot be cleared now ages out.
+    let _ = tokio::time::timeout(CLEAR_PATIENCE, fleet.queue.clear()).await;
     let mut cut = FleetCut { number, phase: CutPhase::Opening, round: 0, places: Vec::new(), members: Vec::new(), lost };
     say(fleet, &cut).await?;
     let patience = if before.is_none() { FIRST_PATIENCE } else { LATER_PATIENCE };
@@ -60,6 +64,7 @@ pub(super) async fn convene(fleet: &Fleet<'_>) -> Result<FleetCut> {
                 .reporter
                 .notice(format!("the workers' snapshots could not be brought to one moment, so one worker reads alone: {}", error.chain()));
             cut.phase = CutPhase::Opening;
+            alone(fleet).await;
             let own: Vec<Member> = fleet.view().members.into_iter().filter(|member| member.epoch == fleet.epoch).collect();
             let places = own.first().map(|member| member.report.places.clone()).unwrap_or_default();
             choose(fleet, cut, places, &own).await
@@ -70,17 +75,19 @@ pub(super) async fn convene(fleet: &Fleet<'_>) -> Result<FleetCut> {
 
 /// Members that have carried out the cut's round; waits until they are enough, or for so long.
 async fn gather(fleet: &Fleet<'_>, cut: &FleetCut, patience: Duration, enough: usize) -> Vec<Member> {
-    let there = |view: &FleetView| -> Vec<Member> {
-        let is_there = |member: &&Member| member.is_alive && member.report.cut == Some(cut.number) && member.report.round >= cut.round;
-        view.members.iter().filter(is_there).cloned().collect()
-    };
     let mut views = fleet.pulse.views();
-    let wait = views.wait_for(|view| there(view).len() >= enough);
+    let wait = views.wait_for(|view| there(view, cut).len() >= enough);
     let _ = tokio::time::timeout(patience, wait).await;
     // The leader itself must be there; it is as quick as its source.
-    let own = |view: &FleetView| there(view).iter().any(|member| member.epoch == fleet.epoch);
+    let own = |view: &FleetView| there(view, cut).iter().any(|member| member.epoch == fleet.epoch);
     let _ = tokio::time::timeout(ROUND_PATIENCE, fleet.pulse.views().wait_for(own)).await;
-    there(&fleet.view())
+    there(&fleet.view(), cut)
+}
+
+/// Members that are alive and have carried out the cut's round.
+fn there(view: &FleetView, cut: &FleetCut) -> Vec<Member> {
+    let is_there = |member: &&Member| member.is_alive && member.report.cut == Some(cut.number) && member.report.round >= cut.round;
+    view.members.iter().filter(is_there).cloned().collect()
 }
 
 /// Per source, the newest place; none if a source or a member cannot tell.
@@ -98,6 +105,18 @@ fn newest(present: &[Member]) -> Option<Vec<Option<Position>>> {
     Some(newest.into_iter().map(Some).collect())
 }
 
+/// Where the leader's own snapshots do not agree either, one of them is enough.
+async fn alone(fleet: &Fleet<'_>) {
+    let places = fleet.pulse.report().places;
+    if let Some(held) = fleet.held.lock().await.as_mut() {
+        for (index, part) in held.parts.iter_mut().enumerate() {
+            if places.get(index).is_none_or(Option::is_none) {
+                part.readers().truncate(1);
+            }
+        }
+    }
+}
+
 async fn under_lock(fleet: &Fleet<'_>, cut: &mut FleetCut, expected: usize) -> Result<Vec<Member>> {
     let mut planners: Vec<Box<dyn SourcePlanner>> = Vec::new();
     for index in 0..fleet.task.sources.len() {
@@ -107,12 +126,18 @@ async fn under_lock(fleet: &Fleet<'_>, cut: &mut FleetCut, expected: usize) -> R
         planner.hold_commits().await.map_err(|error| at_source(error, index))?;
     }
     cut.phase = CutPhase::Locked;
-    // Dropping the planners lets everybody commit again, whatever fails here.
-    say(fleet, cut).await?;
-    let present = gather(fleet, cut, LOCK_PATIENCE, expected).await;
+    // Everybody waits for this, so it ends in any case; dropping the planners lets everybody commit again, whatever fails here.
+    let opened = tokio::time::timeout(LOCK_PATIENCE, async {
+        say(fleet, cut).await?;
+        let _ = fleet.pulse.views().wait_for(|view| there(view, cut).len() >= expected).await;
+        Ok::<(), Error>(())
+    });
+    let said = opened.await.unwrap_or(Ok(()));
+    let present = there(&fleet.view(), cut);
     for planner in &mut planners {
         planner.release_commits().await?;
     }
+    said?;
     if present.is_empty() {
         return Err(Error::new(Kind::TimedOut, "the snapshots could not be opened while the tables were locked"));
     }

@@ -23,8 +23,8 @@ use crate::pipeline::{Ending, FRUITLESS, RESTARTS, finish, is_table_failure, pro
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often the queue is asked whether it has lost something.
 const COUNT_EVERY: u32 = 10;
-/// Looks in a row at which nobody holds the moment before it is lost.
-const LOST_AFTER: u32 = 3;
+/// How long nobody holds a moment before it is lost: workers that have lost the target for a while are heard of again by then.
+const LOST_AFTER: Duration = Duration::from_secs(4);
 
 /// Leads whenever this worker has the lead; returns the run's end.
 pub(super) async fn run(fleet: &Fleet<'_>, mut control: Control) -> Result<Ending> {
@@ -88,7 +88,7 @@ async fn lead(fleet: &Fleet<'_>, control: &mut Control) -> Result<Ending> {
         return Ok(prepare::report_finished(&records, fleet.progress, fleet.reporter));
     }
     let cut = match view.cut.clone() {
-        Some(cut) if cut.phase == CutPhase::Open && view.holders(cut.number) > 0 => cut,
+        Some(cut) if cut.phase == CutPhase::Open && may_go_on(fleet, &cut).await? => cut,
         _ => {
             fleet.reporter.stage(1, "initialising");
             let cut = conference::convene(fleet).await?;
@@ -96,6 +96,16 @@ async fn lead(fleet: &Fleet<'_>, control: &mut Control) -> Result<Ending> {
         }
     };
     supervise(fleet, &cut, control).await
+}
+
+/// Whether an open moment is still held, or nothing is left to read at it.
+async fn may_go_on(fleet: &Fleet<'_>, cut: &FleetCut) -> Result<bool> {
+    if !has_open(&fleet.ledger()?.work(&fleet.key).await?) {
+        return Ok(true);
+    }
+    let mut views = fleet.pulse.views();
+    let held = views.wait_for(|view| view.holders(cut) > 0);
+    Ok(tokio::time::timeout(LOST_AFTER, held).await.is_ok())
 }
 
 /// Makes tables and splits at a moment, and opens it for all.
@@ -133,6 +143,11 @@ async fn plan(fleet: &Fleet<'_>, mut cut: FleetCut) -> Result<FleetCut> {
     Ok(cut)
 }
 
+/// Whether rows are still to be read.
+fn has_open(work: &[TableWork]) -> bool {
+    work.iter().any(|table| table.failure.is_none() && table.committed < table.splits)
+}
+
 /// What a leader remembers between two looks.
 struct Watch<'a> {
     fleet: &'a Fleet<'a>,
@@ -152,7 +167,7 @@ async fn supervise(fleet: &Fleet<'_>, cut: &FleetCut, control: &mut Control) -> 
     let prepared = Prepared { cut: cut.number, ..Prepared::new(fleet.key.clone(), fleet.epoch, fleet.sink.clone(), plan) };
     let mut watch = Watch { fleet, cut, prepared, failed: BTreeMap::new(), offered: BTreeSet::new(), finishing: BTreeSet::new() };
     let mut tables: JoinSet<(usize, Result<()>)> = JoinSet::new();
-    let (mut looks, mut unheld) = (0_u32, 0_u32);
+    let (mut looks, mut held_at) = (0_u32, tokio::time::Instant::now());
     loop {
         control.checkpoint().await.map_err(patience::stopped)?;
         let work = fleet.ledger()?.work(&fleet.key).await?;
@@ -160,15 +175,27 @@ async fn supervise(fleet: &Fleet<'_>, cut: &FleetCut, control: &mut Control) -> 
         while let Some(index) = watch.next_to_finish(&work) {
             let (sink, key, epoch) = (fleet.sink.clone(), fleet.key.clone(), fleet.epoch);
             let table = watch.prepared.plan.tables[index].clone();
-            tables.spawn(async move { (index, sink.finish_table(&key, epoch, &table).await) });
+            let mut control = control.clone();
+            tables.spawn(async move {
+                let mut patience = Patience::default();
+                loop {
+                    let Err(error) = sink.finish_table(&key, epoch, &table).await else { return (index, Ok(())) };
+                    if is_table_failure(&error) {
+                        return (index, Err(error));
+                    }
+                    if let Err(error) = patience.wait(error, &mut control).await {
+                        return (index, Err(error));
+                    }
+                }
+            });
         }
         if watch.is_done(&work) && tables.is_empty() {
             return watch.finish(&work, control).await;
         }
-        let has_open = work.iter().any(|table| table.failure.is_none() && table.committed < table.splits);
-        let is_held = !has_open || fleet.view().holders(cut.number) > 0;
-        unheld = if is_held { 0 } else { unheld + 1 };
-        if unheld >= LOST_AFTER {
+        let has_open = has_open(&work);
+        if !has_open || fleet.view().holders(cut) > 0 {
+            held_at = tokio::time::Instant::now();
+        } else if held_at.elapsed() > LOST_AFTER {
             return Err(Error::new(Kind::CutLost, "no worker holds the source's moment any more"));
         }
         if has_open {
@@ -212,7 +239,7 @@ impl Watch<'_> {
             }
         }
         let cuts: BTreeSet<CutNumber> = work.iter().flat_map(|entry| entry.cuts.iter().copied()).collect();
-        let is_whole = cuts.is_empty() || cuts.iter().eq([&self.cut.number]) || cuts.len() == 1 && self.is_done(work);
+        let is_whole = cuts.is_empty() || cuts.len() == 1 && (cuts.contains(&self.cut.number) || !has_open(work));
         progress.set_cuts(self.cut.lost, is_whole);
         Ok(())
     }
@@ -222,13 +249,13 @@ impl Watch<'_> {
         fleet.progress.set_table_state(index, StreamState::Failed, Some(error.chain()));
         fleet.reporter.publish(Level::Error, Side::Target, error.chain(), Body::Error);
         let target = self.table(index).target.clone();
-        fleet.ledger()?.fail_table(&fleet.key, fleet.epoch, &target, &TableFailure::from(&error)).await?;
+        fleet.ledger()?.fail_table(&fleet.key, fleet.epoch, self.cut.number, &target, &TableFailure::from(&error)).await?;
         self.failed.insert(index, error);
         for (dependent, table) in self.prepared.plan.tables.iter().enumerate() {
             if table.after.contains(&target) && !self.failed.contains_key(&dependent) {
                 let text = format!("`{}` refers to `{}`, which failed", table.target.name, target.name);
                 let failure = TableFailure::from(&Error::new(Kind::ConstraintViolated, text));
-                fleet.ledger()?.fail_table(&fleet.key, fleet.epoch, &table.target, &failure).await?;
+                fleet.ledger()?.fail_table(&fleet.key, fleet.epoch, self.cut.number, &table.target, &failure).await?;
             }
         }
         Ok(())
@@ -256,8 +283,6 @@ impl Watch<'_> {
                 Ok(())
             }
             Err(error) if is_table_failure(&error) => self.fail(index, error).await,
-            // It is tried again at the next look.
-            Err(error) if matches!(error.disposition(), Disposition::Retry { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -291,12 +316,17 @@ impl Watch<'_> {
         }
         let queue = &self.fleet.queue;
         for part in 0..self.fleet.task.sources.len() {
-            let of_part = |index: &&usize| self.table(**index).part == part;
+            let mine: Vec<usize> = ready.iter().copied().filter(|index| self.table(*index).part == part).collect();
+            let is_first = !self.offered.iter().any(|index| self.table(*index).part == part);
             let is_empty = counts && queue.outstanding(self.cut.number, part).await? == 0;
+            if is_first && counts && !is_empty {
+                // A leader before this one has offered them; what it has not is found once the queue is empty.
+                self.offered.extend(mine);
+                continue;
+            }
             // Asked after the count: what is still open then is in nobody's hands.
             let open = self.fleet.ledger()?.open_splits(&self.fleet.key).await?;
-            let wanted: Vec<usize> =
-                ready.iter().filter(of_part).filter(|index| is_empty || !self.offered.contains(index)).copied().collect();
+            let wanted: Vec<usize> = mine.into_iter().filter(|index| is_empty || !self.offered.contains(index)).collect();
             for index in wanted {
                 let items: Vec<WorkItem> = open
                     .iter()

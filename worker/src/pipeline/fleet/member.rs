@@ -20,6 +20,8 @@ use crate::pipeline::{Ending, paused_for};
 
 /// How long the queue may be away before splits are taken straight from the ledger.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a worker gets nothing before it looks into the ledger by itself.
+const IDLE_PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Joins moments and copies, until the run is finished.
@@ -50,8 +52,13 @@ async fn step(fleet: &Fleet<'_>, view: &FleetView, control: &Control) -> Result<
     let Some(cut) = &view.cut else { return Ok(()) };
     match cut.phase {
         CutPhase::Opening | CutPhase::Locked => conference::answer(fleet, cut).await,
+        // Who was not chosen lets its snapshots go, so that nobody waits for it.
+        CutPhase::Planning | CutPhase::Open if !cut.members.contains(&fleet.epoch) => {
+            let_go(fleet).await;
+            Ok(())
+        }
         CutPhase::Planning => Ok(()),
-        CutPhase::Open if !cut.members.contains(&fleet.epoch) || fleet.pulse.report().cut != Some(cut.number) => Ok(()),
+        CutPhase::Open if fleet.pulse.report().cut != Some(cut.number) => Ok(()),
         CutPhase::Open => {
             let copied = copy(fleet, cut, control.clone()).await;
             let_go(fleet).await;
@@ -134,12 +141,12 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     async fn run_lane(&self, mut lane: Lane, mut control: Control) -> Result<()> {
-        let mut away_since = None;
+        let (mut away_since, mut idle_since) = (None, tokio::time::Instant::now());
         loop {
             control.checkpoint().await.map_err(crate::pipeline::patience::stopped)?;
             match self.fleet.queue.take(self.cut.number, lane.part).await {
                 Ok(Some(taken)) => {
-                    away_since = None;
+                    (away_since, idle_since) = (None, tokio::time::Instant::now());
                     let item = taken.item().clone();
                     let copied = {
                         let keeping = keep(taken.as_ref());
@@ -154,6 +161,13 @@ impl Copying<'_> {
                             taken.give_back().await;
                             return Err(error);
                         }
+                    }
+                }
+                // What the queue could not take, or has lost, stands in the ledger.
+                Ok(None) if idle_since.elapsed() > IDLE_PATIENCE => {
+                    idle_since = tokio::time::Instant::now();
+                    if let Some(item) = self.open_item(lane.part, &mut control).await? {
+                        self.copy_item(&mut lane, &item).await?;
                     }
                 }
                 Ok(None) => away_since = None,
@@ -180,7 +194,7 @@ impl Copying<'_> {
             return Err(error);
         }
         let failure = TableFailure::from(&error);
-        self.fleet.ledger()?.fail_table(&self.fleet.key, self.fleet.epoch, &item.target, &failure).await
+        self.fleet.ledger()?.fail_table(&self.fleet.key, self.fleet.epoch, self.cut.number, &item.target, &failure).await
     }
 
     /// Some split that nobody has committed. Others may have it in hand; then only one of them commits it.

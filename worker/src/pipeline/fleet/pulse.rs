@@ -7,11 +7,16 @@ use millrace_core::{Disposition, Error};
 use tokio::sync::{Notify, watch};
 
 use super::Fleet;
-use crate::pipeline::patience;
 
 /// While a moment is opened, all wait for all.
 const BUSY_EVERY: Duration = Duration::from_millis(100);
 const CALM_EVERY: Duration = Duration::from_millis(1000);
+/// While the target is away: soon enough not to be taken for dead once it is back.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// How long the target may be away.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A leader that could not beat for so long is none any more.
+const LEASE: Duration = Duration::from_secs(7);
 
 /// What this worker says and what it has heard.
 pub(super) struct Pulse {
@@ -58,13 +63,14 @@ impl Pulse {
 
 /// Beats until this worker is fenced, or the target has been away for too long.
 pub(super) async fn run(fleet: &Fleet<'_>) -> Error {
-    let mut waits = patience::long();
+    let mut waits = 0..PATIENCE.as_millis() / RETRY_EVERY.as_millis();
+    let mut beaten_at = tokio::time::Instant::now();
     loop {
         let report = fleet.pulse.report();
         let beat = async { fleet.ledger()?.beat(&fleet.key, fleet.epoch, &report).await };
         let every = match beat.await {
             Ok(view) => {
-                waits = patience::long();
+                (waits, beaten_at) = (0..PATIENCE.as_millis() / RETRY_EVERY.as_millis(), tokio::time::Instant::now());
                 fleet.progress.set_heard(view.is_leader);
                 let is_calm = view.cut.as_ref().is_some_and(|cut| cut.phase == CutPhase::Open);
                 fleet.pulse.view.send_if_modified(|old| {
@@ -76,9 +82,15 @@ pub(super) async fn run(fleet: &Fleet<'_>) -> Error {
             }
             Err(error) => {
                 let Disposition::Retry { .. } = error.disposition() else { return error };
-                let Some(wait) = waits.next() else { return error };
+                if waits.next().is_none() {
+                    return error;
+                }
                 tracing::debug!(error = %error.chain(), "a beat failed");
-                wait
+                // Others take the lead by now.
+                if beaten_at.elapsed() > LEASE {
+                    fleet.pulse.view.send_if_modified(|view| std::mem::take(&mut view.is_leader));
+                }
+                RETRY_EVERY
             }
         };
         tokio::select! {
