@@ -62,11 +62,17 @@ pub(crate) async fn demo(options: &Options) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };
     let told = tokio::select! {
-        told = story(&stage, options.keep) => told,
+        told = story(&stage) => told,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
-    if told.is_ok() && options.keep {
-        return Ok(());
+    if let (Ok((_, api)), true) = (&told, options.keep) {
+        println!(
+            "\nThe databases run until Ctrl-C, the release stays after it: {}, $KEY is {}",
+            api.base,
+            api.key.as_deref().unwrap_or_default()
+        );
+        println!("To remove it: {}", removal().join(" && "));
+        return Ok(tokio::signal::ctrl_c().await?);
     }
     if told.as_ref().is_err_and(|error| error.to_string() != "interrupted") {
         for what in ["pods,jobs,streams", "events"] {
@@ -80,7 +86,7 @@ pub(crate) async fn demo(options: &Options) -> anyhow::Result<()> {
             println!("     {error:#}");
         }
     }
-    told
+    told.map(|_| ())
 }
 
 /// How everything of the demo goes from a cluster, but the definitions, which belong to all releases.
@@ -91,7 +97,8 @@ fn removal() -> [String; 2] {
     ]
 }
 
-async fn story(stage: &Stage, is_kept: bool) -> anyhow::Result<()> {
+/// All of it; answers a client of the REST API that came last, and what forwards it, if something does.
+async fn story(stage: &Stage) -> anyhow::Result<(Option<Child>, Api)> {
     let mut terminal = Terminal::default();
     terminal.variables.push(("SHOP_PASSWORD", stage.mysql.password.clone()));
     terminal.variables.push(("COPY_PASSWORD", stage.postgres.password.clone()));
@@ -118,7 +125,7 @@ async fn story(stage: &Stage, is_kept: bool) -> anyhow::Result<()> {
     println!("6. The REST API shows the same, and joins both servers in one statement");
     let key =
         terminal.assign("KEY", &format!("kubectl -n {NAMESPACE} exec deploy/millrace-apiserver -- millrace cluster-keys create")).await?;
-    let (_forward, mut api) = reach_api().await?;
+    let (forward, mut api) = reach_api().await?;
     api.key = Some(key);
     ask(&api, &stage.source).await?;
 
@@ -126,12 +133,7 @@ async fn story(stage: &Stage, is_kept: bool) -> anyhow::Result<()> {
     stage.lose_a_worker(&terminal).await?;
 
     println!("\nWhere to go next: docs/kubernetes.md; crds/samples/; charts/millrace/README.md; apiserver/openapi.json");
-    if is_kept {
-        println!("\nThe databases run until Ctrl-C, the release also after it: {}, $KEY is {}", api.base, api.key.unwrap_or_default());
-        println!("To remove it: {}", removal().join(" && "));
-        tokio::signal::ctrl_c().await?;
-    }
-    Ok(())
+    Ok((forward, api))
 }
 
 impl Stage {
