@@ -4,18 +4,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use millrace_tests::database::{MySqlDatabase, unique};
+pub(crate) use millrace_tests::kube::CHART;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, shared};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 /// How long anything may take on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(180);
-
-/// Where the chart stands.
-pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
 
 /// Marks namespaces of tests.
 pub(crate) const TEST_LABEL: &str = "millrace.dev/test=true";
@@ -42,20 +40,9 @@ pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> St
     out
 }
 
+/// As [`run`], answering also whether it succeeded.
 pub(crate) async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}; run this by `./x it cluster`"));
-    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(text.as_bytes()).await.unwrap();
-    }
-    let output = child.wait_with_output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), text)
+    millrace_tests::kube::try_run(program, args, input).await.expect("run this by `./x it cluster`")
 }
 
 impl Kube {
@@ -175,7 +162,7 @@ pub(crate) struct Scene {
 
 /// The address of this machine that pods reach.
 pub(crate) fn host() -> String {
-    std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
+    millrace_tests::kube::host().expect("run this by `./x it cluster`")
 }
 
 impl Scene {
@@ -212,20 +199,17 @@ impl Scene {
     }
 
     fn connection(&self, side: &str, engine: &str, server: &Server, port: u16) -> Value {
-        json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Connection", "metadata": {"name": format!("{}-{side}", self.name)}, "spec": {
-            "type": engine, "database": {"host": host(), "port": port, "username": server.user},
-            "secretRef": {"name": format!("millrace-conn-{}-{side}", self.name)}}})
+        millrace_tests::kube::connection(&format!("{}-{side}", self.name), engine, &host(), port, &server.user)
     }
 
     /// The definition, with further fields of its spec.
     pub(crate) fn definition(&self, more: Value) -> Value {
-        let mut spec = json!({"name": self.name, "mode": "convert", "state": "Running",
-            "source": {"connections": [{"connection": format!("{}-from", self.name), "database": self.source.name}]},
-            "target": {"connection": format!("{}-to", self.name), "spec": {"db": {"database": self.target}}}});
+        let (from, to) = (format!("{}-from", self.name), format!("{}-to", self.name));
+        let mut object = millrace_tests::kube::convert(&self.name, &from, &self.source.name, &to, &self.target);
         for (field, value) in more.as_object().into_iter().flatten() {
-            spec[field] = value.clone();
+            object["spec"][field] = value.clone();
         }
-        json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamConfig", "metadata": {"name": self.name}, "spec": spec})
+        object
     }
 
     /// Waits until its first stream has read so many bytes and is seen running; from then on nothing passes until the proxy is released.

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use millrace_tests::api::Api;
 use millrace_tests::database::unique;
+use millrace_tests::kube::INGRESS_VARIABLE;
 use millrace_tests::suites::rest::Place;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::kube::{Kube, LONG};
+use crate::kube::{CHART, Kube, LONG, host};
 
-/// Where the chart stands.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/millrace");
 const API_SERVERS: &str = "app.kubernetes.io/component=apiserver";
 
 /// A namespace with a release in it, and a key.
@@ -24,11 +23,6 @@ static SHARED: OnceCell<Release> = OnceCell::const_new();
 /// The suite wants a place without connections, so tests take turns.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// The address of this machine that pods reach.
-pub(crate) fn host() -> String {
-    std::env::var("MILLRACE_CLUSTER_HOST").expect("run this by `./x it cluster`")
-}
-
 /// The installation.
 pub(crate) async fn release() -> &'static Release {
     SHARED
@@ -37,7 +31,7 @@ pub(crate) async fn release() -> &'static Release {
             kube.kubectl(&["create", "namespace", &kube.namespace]).await;
             let host = format!("ingress.host={}.test", kube.namespace);
             let mut sets = vec!["--set", "apiserver.replicas=2,apiserver.service.type=NodePort,rbac.aggregate=false,uninstall.drain=false"];
-            if std::env::var_os("MILLRACE_CLUSTER_INGRESS").is_some() {
+            if std::env::var_os(INGRESS_VARIABLE).is_some() {
                 sets.extend(["--set", "ingress.enabled=true", "--set", &host]);
             }
             let args = [&["install", "millrace", CHART][..], &sets, &["--wait", "--timeout=180s"]].concat();
@@ -85,7 +79,7 @@ impl Release {
 
     /// A client that comes from outside: by the ingress route if there is an ingress controller, else by the Service's port of the node.
     pub(crate) async fn from_outside(&self) -> Api {
-        if let Ok(base) = std::env::var("MILLRACE_CLUSTER_INGRESS") {
+        if let Ok(base) = std::env::var(INGRESS_VARIABLE) {
             let mut api = self.client(&base);
             api.host = Some(format!("{}.test", self.kube.namespace));
             return api;

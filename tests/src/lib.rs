@@ -7,6 +7,7 @@ pub mod database;
 pub mod dataset;
 pub mod digest;
 pub mod entitlement_service;
+pub mod kube;
 pub mod process;
 pub mod proxy;
 pub mod servers;

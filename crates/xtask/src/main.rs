@@ -59,9 +59,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Show a copy of a sample shop from MariaDB to PostgreSQL through the REST API
+    /// Show a copy of a sample shop from MariaDB to PostgreSQL through the REST API, or by pods on a real Kubernetes
     Demo {
-        /// `--source mysql://… --target postgres://…`, `--scale 0.1`, `--keep`
+        /// `--source mysql://… --target postgres://…`, `--cluster`, `--scale 0.1`, `--keep`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -140,6 +140,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { no_check } => test(no_check),
         Command::It { filter } => it(filter),
         Command::Gen { check } => generate(check),
+        Command::Demo { args } if args.iter().any(|arg| arg == "--cluster") => cluster::demo(&args),
         Command::Demo { args } => tool("millrace-demo", true, args),
         Command::Cluster { name, command } => on_cluster(&name, command),
         Command::Bench { what, args } => bench(&what, args),
@@ -257,16 +258,20 @@ fn generate(is_check: bool) -> anyhow::Result<()> {
 
 /// Runs a program of the test kit, with the binary built first.
 fn tool(name: &str, needs_servers: bool, args: Vec<String>) -> anyhow::Result<()> {
-    deps::ensure(needs_servers)?;
-    build(false)?;
-    Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
-    let program = shell::target_dir()?.join("debug").join(name);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut step = Step::program(&program).args(&args);
+    let mut step = built_tool(name, needs_servers)?.args(&args);
     for (name, value) in deps::peer_env() {
         step = step.env(name, &value.to_string_lossy());
     }
     step.run()
+}
+
+/// Builds a program of the test kit, and the binary that it runs.
+fn built_tool(name: &str, needs_servers: bool) -> anyhow::Result<Step> {
+    deps::ensure(needs_servers)?;
+    build(false)?;
+    Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
+    Ok(Step::program(&shell::target_dir()?.join("debug").join(name)))
 }
 
 fn bench(what: &str, args: Vec<String>) -> anyhow::Result<()> {

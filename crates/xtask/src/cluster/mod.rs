@@ -8,6 +8,7 @@
 //! With `KUBECONFIG` set to another cluster, that one is used as it is: nothing here starts, ends or changes it.
 
 mod cgroup;
+mod demo;
 mod files;
 mod image;
 mod node;
@@ -20,6 +21,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::shell::Step;
+pub(crate) use demo::run as demo;
 pub(crate) use suite::run_or_leave_out as run_suite;
 use tools::missing;
 

@@ -1,19 +1,23 @@
 //! `./x demo`: moves a sample shop from a real MariaDB to a real PostgreSQL through the REST API, shows it, proves it, cleans up.
+//! With `--cluster` by pods on a real Kubernetes.
 #![allow(clippy::print_stdout)] // it talks to people
+
+mod cluster;
+mod parts;
+mod terminal;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use millrace_tests::api::Api;
-use millrace_tests::database::{MySqlDatabase, PgDatabase, mysql_pool, pg_client, unique};
-use millrace_tests::dataset::shop;
-use millrace_tests::digest::{assert_equal, table_names};
-use millrace_tests::process::{Process, run};
-use millrace_tests::servers::{Server, from_text, start_mariadb, start_postgres};
-use reqwest::Method;
+use millrace_tests::api::{Api, connection};
+use millrace_tests::database::unique;
+use millrace_tests::process::{Process, run as run_millrace};
+use millrace_tests::servers::{Server, from_text, start_postgres};
 use serde_json::{Value, json};
+
+use parts::{call, member, sample_source, verify};
 
 /// What the user asked for.
 #[derive(Default)]
@@ -22,22 +26,29 @@ struct Options {
     target: Option<(Server, String)>,
     scale: f64,
     keep: bool,
+    is_on_cluster: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let shown = async { demo(options()?).await };
-    let result = tokio::select! {
-        result = shown => result,
-        // Servers and directories go with their owners, which this drops.
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; everything is cleaned up")),
-    };
-    match result {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("demo: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let options = options()?;
+    if options.is_on_cluster {
+        return cluster::demo(&options).await;
+    }
+    tokio::select! {
+        result = demo(options) => result,
+        // Servers and directories go with their owners, which this drops.
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; everything is cleaned up")),
     }
 }
 
@@ -56,7 +67,7 @@ async fn demo(options: Options) -> anyhow::Result<()> {
     println!("2. The server: `millrace keys create`, `millrace serve`");
     let dir = tempfile::tempdir()?;
     let data_dir = dir.path().display().to_string();
-    let (code, key, error) = run(&["keys", "create", "--data-dir", &data_dir], &[]).await?;
+    let (code, key, error) = run_millrace(&["keys", "create", "--data-dir", &data_dir], &[]).await?;
     if code != 0 {
         bail!("no key: {error}");
     }
@@ -109,35 +120,9 @@ async fn demo(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn sample_source(scale: f64) -> anyhow::Result<(Server, String)> {
-    let server = tokio::task::spawn_blocking(|| start_mariadb(&["--innodb-buffer-pool-size=512M"])).await??;
-    let started = Instant::now();
-    let database = MySqlDatabase::create(&server, "shop").await?;
-    database.execute(&shop(scale)).await?;
-    println!("   made a sample shop in {:.1} s", started.elapsed().as_secs_f64());
-    Ok((server, database.name.clone()))
-}
-
 /// The sample's database has a name of ours.
 fn options_is_sample(source: &str) -> bool {
     source.starts_with("shop_")
-}
-
-/// Makes a call and shows it as curl, its password hidden.
-async fn call(api: &Api, path: &str, body: Value) -> anyhow::Result<Value> {
-    let mut shown = body.clone();
-    if let Some(password) = shown.pointer_mut("/spec/database/password") {
-        *password = json!("***");
-    }
-    let data = if body.is_null() { String::new() } else { format!(" \\\n     -H \"Content-Type: application/json\" -d '{shown}'") };
-    println!("   curl -X POST {}/api/v1{path} -H \"X-API-Key: $KEY\" -H \"X-Install-ID: demo\"{data}", api.base);
-    let answer = api.call(Method::POST, path, Some(body)).await?;
-    if answer.status >= 300 {
-        bail!("{path} answered {}: {}", answer.status, answer.body);
-    }
-    let text = answer.body.to_string();
-    println!("     → {}", text.chars().take(120).collect::<String>());
-    Ok(answer.body)
 }
 
 /// Shows the tables' progress until the run has ended.
@@ -176,24 +161,6 @@ async fn watch(api: &Api, stream: &str) -> anyhow::Result<Value> {
     }
 }
 
-async fn verify(mysql: &Server, source: &str, postgres: &Server, target: &str) -> anyhow::Result<()> {
-    let pool = mysql_pool(mysql, Some(source)).await?;
-    let copy = PgDatabase { client: pg_client(postgres, target).await?, name: target.to_owned() };
-    for table in table_names(&pool, source).await? {
-        let digest = assert_equal(&pool, source, &copy.client, "public", &table).await?;
-        println!("   {table:<18} {:>10} rows  digest {:032x}  equal", digest.rows, digest.sum);
-    }
-    Ok(())
-}
-
-fn connection(name: &str, kind: &str, server: &Server, database: &str) -> Value {
-    millrace_tests::api::connection(name, kind, server, database)
-}
-
-fn member(value: &Value, name: &str) -> anyhow::Result<String> {
-    value[name].as_str().map(str::to_owned).with_context(|| format!("no `{name}` in {value}"))
-}
-
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
@@ -212,7 +179,8 @@ fn options() -> anyhow::Result<Options> {
             }
             "--scale" => options.scale = value()?.parse().context("--scale is not a number")?,
             "--keep" => options.keep = true,
-            other => bail!("unknown option `{other}`; there are --source URL, --target URL, --scale N, --keep"),
+            "--cluster" => options.is_on_cluster = true,
+            other => bail!("unknown option `{other}`; there are --source URL, --target URL, --scale N, --keep, --cluster"),
         }
     }
     Ok(options)
