@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Only read the Tiltfile
     #[arg(long, conflicts_with = "load")]
     tiltfile: bool,
+    /// Only look at the image that was built last
+    #[arg(long)]
+    no_build: bool,
     /// How `RUN` is kept apart: `chroot` asks least of the machine, `oci` uses runc
     #[arg(long, default_value = "chroot")]
     isolation: String,
@@ -120,9 +123,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let lock = std::fs::File::create(folder.join("lock"))?;
     lock.lock().context("the lock of image builds cannot be had")?;
     let buildah = Buildah { folder };
-    let build_base = bases::build(&buildah)?;
-    let runtime_base = bases::runtime(&buildah)?;
-    build(&buildah, options, &build_base, &runtime_base)?;
+    if !options.no_build {
+        let (build_base, runtime_base) = (bases::build(&buildah)?, bases::runtime(&buildah)?);
+        build(&buildah, options, &build_base, &runtime_base)?;
+    }
     look_at(&buildah)?;
     if let Some(name) = &options.load {
         let archive = archive(&buildah)?;
