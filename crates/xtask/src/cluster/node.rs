@@ -16,6 +16,8 @@ use crate::shell::Step;
 
 /// Addresses of Services; the same in every cluster, for they never leave it.
 const SERVICES: &str = "10.96.0.0/16";
+/// Where the network plugins' library keeps what it has made.
+const CNI_RESULTS: &str = "/var/lib/cni/results";
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn start(cluster: &Cluster, tools: &Tools) -> anyhow::Result<()> {
@@ -168,6 +170,9 @@ pub(super) fn stop(cluster: &Cluster) -> anyhow::Result<()> {
         }
     }
     cgroup::remove(cluster);
+    for name in pod_namespaces(dir) {
+        let _ = Step::program(Path::new("ip")).args(&["netns", "del", &name]).quiet().run();
+    }
     if Path::new(&namespace(cluster)).exists() {
         let _ = Step::program(Path::new("ip")).args(&["netns", "del", &netns(cluster)]).quiet().run();
         let _ = Step::program(Path::new("ip")).args(&["link", "del", &format!("mr{}", cluster.name)]).quiet().run();
@@ -176,6 +181,23 @@ pub(super) fn stop(cluster: &Cluster) -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the cluster's files cannot be removed"),
         _ => Ok(()),
     }
+}
+
+/// Network namespaces of pods with an address of this cluster, as the network plugins' library keeps them; what it keeps of them goes, too.
+fn pod_namespaces(dir: &Path) -> Vec<String> {
+    let Ok(net) = read_to_string(dir.join("net")) else { return Vec::new() };
+    let address = format!("\"10.{}.0.", net.trim());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(CNI_RESULTS).into_iter().flatten().flatten() {
+        let text = read_to_string(entry.path()).unwrap_or_default();
+        if text.contains(&address) {
+            found.extend(text.split('"').filter_map(|word| word.strip_prefix("/var/run/netns/")).map(str::to_owned));
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn processes() -> Vec<(i32, String)> {
