@@ -16,7 +16,7 @@ const WIRE: u64 = 350_000;
 const UNDISTURBED: Duration = Duration::from_secs(180);
 /// The run ends within this, however it is disturbed.
 const PATIENCE: Duration = Duration::from_secs(900);
-const KILL_EVERY: Duration = Duration::from_secs(4);
+const KILL_EVERY: Duration = Duration::from_secs(5);
 /// Chaos ends once so much of the rows is there: the end is then left to come.
 const CHAOS_UNTIL: u64 = ROWS * 9 / 10;
 

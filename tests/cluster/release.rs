@@ -82,6 +82,12 @@ impl Release {
         if let Ok(base) = std::env::var(INGRESS_VARIABLE) {
             let mut api = self.client(&base);
             api.host = Some(format!("{}.test", self.kube.namespace));
+            // The ingress controller learns of a new route in a moment.
+            let end = Instant::now() + LONG;
+            while api.get("/health").await.is_ok_and(|answer| answer.body.is_null()) {
+                assert!(Instant::now() < end, "the route does not come");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
             return api;
         }
         let port = self.kube.kubectl(&["get", "service", "millrace-apiserver", "-o", "jsonpath={.spec.ports[0].nodePort}"]).await;

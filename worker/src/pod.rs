@@ -31,6 +31,8 @@ use crate::progress::Progress;
 const STATS_EVERY: Duration = Duration::from_secs(1);
 /// The number under which a run's counters go out: of a fleet, its leader speaks for all.
 const SPEAKER: u32 = 0;
+/// How long the end waits for NATS, if it is not there.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
 /// How long the end waits for the last messages to leave.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -197,6 +199,8 @@ impl Voice {
 
     async fn close(self) {
         self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+        // The way to NATS may open only after the pod has begun: a short run is over by then, and has said nothing yet.
+        self.nats.connected(CONNECT_PATIENCE).await;
         self.bus.drain(FLUSH_PATIENCE).await;
         if self.progress.is_heard() {
             let last = self.progress.report(false);

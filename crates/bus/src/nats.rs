@@ -39,6 +39,9 @@ const STATS_BYTES: i64 = 64 << 20;
 /// Splits that wait: those of a run that is gone age out.
 const WORK_AGE: Duration = Duration::from_secs(24 * 3600);
 const WORK_BYTES: i64 = 64 << 20;
+/// How long one try to connect may take: a policy that lets a new pod in only in a moment drops what comes before.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const CONNECT_LOOK: Duration = Duration::from_millis(50);
 /// How long an answer of JetStream may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -81,6 +84,7 @@ impl Nats {
         let mut options = async_nats::ConnectOptions::new()
             .name(format!("millrace {role}"))
             .retry_on_initial_connect()
+            .connection_timeout(CONNECT_WITHIN)
             .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts as u64).min(2000)))
             .event_callback(|event| async move {
                 match event {
@@ -153,6 +157,14 @@ impl Nats {
     /// Whether the server is there.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Returns once the server is there, or after so long.
+    pub async fn connected(&self, patience: Duration) {
+        let end = tokio::time::Instant::now() + patience;
+        while !self.is_connected() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(CONNECT_LOOK).await;
+        }
     }
 
     /// Sends what waits, for at most so long.

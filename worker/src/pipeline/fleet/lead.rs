@@ -20,6 +20,8 @@ use crate::pipeline::patience::{self, Patience};
 use crate::pipeline::prepare::{self, PartReader, Prepared};
 use crate::pipeline::{Ending, FRUITLESS, RESTARTS, finish, is_table_failure, probe};
 
+/// How much smaller splits are than those of one process.
+const FINER: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often the queue is asked whether it has lost something.
 const COUNT_EVERY: u32 = 10;
@@ -129,7 +131,8 @@ async fn plan(fleet: &Fleet<'_>, mut cut: FleetCut) -> Result<FleetCut> {
     let place = (&fleet.key, fleet.epoch);
     let (plan, is_continued) = prepare::structure(fleet.task, &fleet.sink, place, &parts, &records, fleet.progress, fleet.reporter).await?;
     let mut prepared = Prepared { cut: cut.number, ..Prepared::new(fleet.key.clone(), fleet.epoch, fleet.sink.clone(), plan) };
-    let lanes = fleet.seat.workers as usize * LANES;
+    // Small pieces: whatever a worker that dies had in hand is read again.
+    let lanes = fleet.seat.workers as usize * LANES * FINER;
     prepared.plan_splits(fleet.task, lanes, &mut readers, if is_continued { &records } else { &[] }, fleet.progress).await?;
     if is_continued {
         prepared.report_continuation(&records, fleet.progress, fleet.reporter);
