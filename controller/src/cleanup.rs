@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
@@ -33,8 +33,8 @@ use crate::{finalizers, probe, trouble};
 /// How long a definition may be kept, seconds.
 const PATIENCE: i64 = 300;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A target that was away is asked again after this.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// A target that was away is asked again after this, seconds; after longer the longer it is away.
+const TRY_AGAIN_AFTER: i64 = 10;
 /// The garbage collector's finalizer of `--cascade=orphan`.
 const ORPHAN: &str = "orphan";
 /// Abandoned runs that are remembered, the newest.
@@ -137,9 +137,12 @@ async fn work(config: &StreamConfig, context: &Context) -> Result<Action, Failur
             return abandon(config, report.error.as_deref().unwrap_or("the clean-up failed"), context).await;
         }
         Some(_) => {
-            // The target may be back by the next time.
-            remove_job(config, context).await?;
-            return Ok(Action::requeue(TRY_AGAIN_AFTER));
+            // The target may be back by the next time. Until then the Job stays: its removal would be seen and a new one made at once.
+            let wait = wait_before_the_next(config, &job);
+            if wait.is_zero() {
+                remove_job(config, context).await?;
+            }
+            return Ok(Action::requeue(wait.max(LOOK_EVERY)));
         }
         None => {}
     }
@@ -186,6 +189,15 @@ fn job_name(config: &StreamConfig) -> String {
 fn is_overdue(config: &StreamConfig) -> bool {
     let deleted_at = config.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second());
     deleted_at.is_some_and(|at| Timestamp::now().as_second() - at > PATIENCE)
+}
+
+/// How long the next try has still to wait: as long as half of the time for which the definition had been deleted when the last one began.
+fn wait_before_the_next(config: &StreamConfig, job: &Job) -> Duration {
+    let second = |time: Option<&Time>| time.map(|time| time.0.as_second());
+    let Some(began_at) = second(job.metadata.creation_timestamp.as_ref()) else { return Duration::ZERO };
+    let deleted_at = second(config.metadata.deletion_timestamp.as_ref()).unwrap_or(began_at);
+    let due_at = began_at + TRY_AGAIN_AFTER.max((began_at - deleted_at) / 2);
+    Duration::from_secs(u64::try_from(due_at - Timestamp::now().as_second()).unwrap_or(0))
 }
 
 fn may_be_tried_again(report: &TaskReport) -> bool {
@@ -258,6 +270,25 @@ mod tests {
         note_abandoned(&mut status, &many);
         assert_eq!(status.abandoned_runs.len(), REMEMBERED);
         assert!(!status.abandoned_runs.contains(&ids[0]));
+    }
+
+    #[test]
+    fn tries_are_further_apart_the_longer_the_target_is_away() {
+        let now = Timestamp::now().as_second();
+        let at = |second| Some(Time(Timestamp::from_second(second).unwrap()));
+        let config = |deleted_at| {
+            let spec = json!({"mode": "convert", "source": {"connections": [{"connection": "a"}]},
+                "target": {"connection": "b", "spec": {"db": {"database": "d"}}}});
+            let mut config = StreamConfig::new("c", serde_json::from_value(spec).unwrap());
+            config.metadata.deletion_timestamp = at(deleted_at);
+            config
+        };
+        let job = |second| Job { metadata: ObjectMeta { creation_timestamp: at(second), ..ObjectMeta::default() }, ..Job::default() };
+        let wait = |deleted_at, began_at| wait_before_the_next(&config(deleted_at), &job(began_at)).as_secs();
+        assert_eq!(wait(now - 40, now - 30), 0, "the first wait is over");
+        assert!((9..=10).contains(&wait(now - 2, now)));
+        assert!((58..=60).contains(&wait(now - 121, now)));
+        assert_eq!(wait(now - 200, now - 90), 0);
     }
 
     #[test]

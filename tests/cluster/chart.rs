@@ -31,14 +31,6 @@ const WRONG: [(&str, &[&str]); 16] = [
     ("ingress.enabled=true,apiserver.enabled=false", &["there is nothing to route to without `apiserver.enabled`"]),
 ];
 
-/// A new namespace.
-async fn namespace(name: &str) -> Kube {
-    let kube = Kube { namespace: unique(name).replace('_', "-") };
-    run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-    run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
-    kube
-}
-
 fn value_file(name: &str) -> String {
     format!("{CHART}/ci/{name}-values.yaml")
 }
@@ -96,7 +88,7 @@ fn restarts(pod: &Value) -> u64 {
 
 #[tokio::test]
 async fn default_values_give_ready_pods_without_restarts_that_pass_the_chart_test_and_roll_on_an_upgrade() {
-    let kube = namespace("plain").await;
+    let kube = Kube::new_namespace("plain").await;
     let release = unique("rel").replace('_', "-");
     let told = kube.helm(&["install", &release, CHART, "--wait", "--timeout=120s"]).await;
     assert!(told.contains("cluster-keys create") && told.contains("port-forward"), "{told}");
@@ -136,7 +128,7 @@ async fn default_values_give_ready_pods_without_restarts_that_pass_the_chart_tes
 
 #[tokio::test]
 async fn an_uninstall_ends_a_running_stream_leaves_only_what_people_made_and_lets_the_namespace_go() {
-    let kube = namespace("ended").await;
+    let kube = Kube::new_namespace("ended").await;
     let release = unique("rel").replace('_', "-");
     kube.helm(&["install", &release, CHART, "--wait", "--timeout=120s"]).await;
     let scene = Scene::new_in(&kube, "ended", &products(600_000)).await;

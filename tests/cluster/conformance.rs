@@ -24,17 +24,10 @@ async fn nats(namespace: &str) -> Nats {
     Nats::connect(&config, "tests").await.unwrap()
 }
 
-/// A namespace where nobody else works.
-async fn empty_namespace() -> Kube {
-    let kube = Kube { namespace: unique("suite").replace('_', "-") };
-    kube.kubectl(&["create", "namespace", &kube.namespace]).await;
-    kube
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_of_a_cluster() {
     release().await;
-    let kube = empty_namespace().await;
+    let kube = Kube::new_namespace("suite").await;
     let store = ClusterStore::connect(None, &kube.namespace, nats(&kube.namespace).await, 4).await.unwrap();
     suites::config_store::conformance(Arc::new(store)).await;
     kube.kubectl(&["delete", "namespace", &kube.namespace, "--wait=false"]).await;
@@ -42,7 +35,7 @@ async fn the_store_of_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_a_cluster() {
-    let kube = empty_namespace().await;
+    let kube = Kube::new_namespace("suite").await;
     let keys = millrace_cluster::keys::ClusterKeys::connect(&kube.namespace).await.unwrap();
     let (id, key) = keys.create("suite", None).await.unwrap();
     suites::entitlement::conformance(Arc::new(keys.clone()), key).await;

@@ -2,22 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_tests::database::unique;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::kube::{Kube, LONG, TEST_LABEL, host, run};
+use crate::kube::{Kube, LONG, host, run};
 
 /// NATS, loaded for the chart: it listens, dials and writes.
 const IMAGE: &str = "docker.io/library/nats:2.12.1";
 
 /// A namespace that goes when the test ends well.
 async fn namespace(name: &str) -> Kube {
-    let kube = Kube { namespace: unique(name).replace('_', "-") };
-    run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-    run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
+    let kube = Kube::new_namespace(name).await;
     // Without it no pod is admitted.
     kube.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=60s"]).await;
     kube

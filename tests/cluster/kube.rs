@@ -46,11 +46,17 @@ pub(crate) async fn try_run(program: &str, args: &[&str], input: Option<&str>) -
 }
 
 impl Kube {
+    /// An empty namespace, which says that it is a test's.
+    pub(crate) async fn new_namespace(prefix: &str) -> Self {
+        let namespace = unique(prefix).replace('_', "-");
+        run("kubectl", &["create", "namespace", &namespace], None).await;
+        run("kubectl", &["label", "namespace", &namespace, TEST_LABEL], None).await;
+        Self { namespace }
+    }
+
     /// A release in a namespace of its own, with these values.
     pub(crate) async fn install(values: &str) -> Self {
-        let kube = Self { namespace: unique("mr").replace('_', "-") };
-        run("kubectl", &["create", "namespace", &kube.namespace], None).await;
-        run("kubectl", &["label", "namespace", &kube.namespace, TEST_LABEL], None).await;
+        let kube = Self::new_namespace("mr").await;
         kube.helm(&["install", "millrace", CHART, "--set", values, "--wait", "--timeout=150s"]).await;
         kube
     }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use millrace_tests::api::Api;
-use millrace_tests::database::unique;
 use millrace_tests::kube::INGRESS_VARIABLE;
 use millrace_tests::suites::rest::Place;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
@@ -27,8 +26,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub(crate) async fn release() -> &'static Release {
     SHARED
         .get_or_init(|| async {
-            let kube = Kube { namespace: unique("rest").replace('_', "-") };
-            kube.kubectl(&["create", "namespace", &kube.namespace]).await;
+            let kube = Kube::new_namespace("rest").await;
             let host = format!("ingress.host={}.test", kube.namespace);
             let mut sets = vec!["--set", "apiserver.replicas=2,apiserver.service.type=NodePort,rbac.aggregate=false,uninstall.drain=false"];
             if std::env::var_os(INGRESS_VARIABLE).is_some() {
