@@ -28,6 +28,39 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
+/// A plain text body.
+pub(crate) struct TextBody(pub(crate) String);
+
+impl<S: Send + Sync> FromRequest<S> for TextBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
+        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY)
+            .await
+            .map_err(|_| ApiError::new(Code::BodyTooLarge, format!("the body is larger than {MAX_BODY} bytes")))?;
+        String::from_utf8(bytes.into()).map(Self).map_err(|_| ApiError::invalid("", "the body is not UTF-8 text"))
+    }
+}
+
+/// Query parameters that may be given several times.
+pub(crate) struct Repeated(Vec<(String, String)>);
+
+impl Repeated {
+    /// All values of a parameter that are not empty, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.clone()).collect()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Repeated {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+    }
+}
+
 /// Reads a document, naming the field that is wrong.
 pub(crate) fn read<T: DeserializeOwned>(value: Value) -> ApiResult<T> {
     serde_path_to_error::deserialize(value).map_err(|error| {

@@ -6,10 +6,13 @@
 //! ```
 
 mod alias;
+mod catalogs;
 mod errors;
+mod explorers;
 mod extract;
 mod guard;
 pub mod metrics;
+mod place;
 mod route;
 mod routes;
 mod session;
@@ -17,7 +20,9 @@ mod sql;
 mod state;
 mod wire;
 
+pub use catalogs::Catalogs;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
+pub use explorers::Explorers;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 
@@ -41,6 +46,7 @@ pub fn router(state: AppState) -> Router {
 /// Serves the API until the state's shutdown token is cancelled; requests under way are answered.
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
     let shutdown = state.shutdown.clone();
+    catalogs::listen(&state);
     let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }

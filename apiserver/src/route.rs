@@ -39,9 +39,10 @@ pub(crate) struct Operation {
     access: Access,
     query: &'static [(&'static str, &'static str, &'static str)],
     request: Option<SchemaOf>,
+    request_media: &'static str,
     example: Option<Value>,
     response: (u16, &'static str, Option<SchemaOf>),
-    errors: &'static [Code],
+    errors: Vec<Code>,
     confirms: bool,
 }
 
@@ -57,9 +58,10 @@ impl Operation {
             access: Access::Tolerant,
             query: &[],
             request: None,
+            request_media: "application/json",
             example: None,
             response: (200, "application/json", None),
-            errors: &[],
+            errors: Vec::new(),
             confirms: false,
         }
     }
@@ -82,6 +84,13 @@ impl Operation {
         self
     }
 
+    /// Its request body is plain text.
+    pub(crate) fn takes_text(mut self) -> Self {
+        self.request = Some(|_| schemars::json_schema!({"type": "string"}));
+        self.request_media = "text/plain";
+        self
+    }
+
     /// An example of its request body.
     pub(crate) fn example(mut self, example: Value) -> Self {
         self.example = Some(example);
@@ -101,8 +110,8 @@ impl Operation {
     }
 
     /// Codes that it can answer beside those that every endpoint can.
-    pub(crate) fn fails(mut self, errors: &'static [Code]) -> Self {
-        self.errors = errors;
+    pub(crate) fn fails(mut self, errors: &[Code]) -> Self {
+        self.errors.extend(errors.iter().filter(|code| !self.errors.contains(code)).copied().collect::<Vec<_>>());
         self
     }
 
@@ -211,10 +220,10 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         Access::Tolerant => &tolerant,
         Access::Open => &[],
     };
-    for code in always.iter().chain(strict).chain(operation.errors) {
+    for code in always.iter().chain(strict).chain(&operation.errors) {
         responses.insert(code.status().to_string(), json!({"$ref": "#/components/responses/Error"}));
     }
-    let mut codes: Vec<&str> = strict.iter().chain(operation.errors).map(|code| code.as_str()).collect();
+    let mut codes: Vec<&str> = strict.iter().chain(&operation.errors).map(|code| code.as_str()).collect();
     codes.dedup();
     let mut described = json!({
         "operationId": operation.id,
@@ -231,7 +240,7 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         if let Some(example) = &operation.example {
             content["example"] = example.clone();
         }
-        described["requestBody"] = json!({"required": true, "content": {"application/json": content}});
+        described["requestBody"] = json!({"required": true, "content": {operation.request_media: content}});
     }
     described["security"] = match operation.access {
         Access::Open => json!([]),

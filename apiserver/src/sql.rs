@@ -46,8 +46,47 @@ pub(crate) async fn change(state: &AppState, setting: SqlLogging) -> Result<()> 
     state.store.set_setting(SETTING, &text).await
 }
 
-/// Publishes a statement of the federated engine.
-pub(crate) async fn record(state: &AppState, query: &str, connection: &str, duration_ms: u64, outcome: std::result::Result<u64, String>) {
+/// What a statement was run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Rows for people.
+    Data,
+    /// How many rows there are.
+    Count,
+    /// A definition was changed.
+    SchemaChange,
+    /// Rows were changed.
+    Dml,
+    /// Statistics and the like.
+    Utility,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "DATA_QUERY",
+            Self::Count => "COUNT_QUERY",
+            Self::SchemaChange => "SCHEMA_CHANGE",
+            Self::Dml => "DML_OPERATION",
+            Self::Utility => "UTILITY",
+        }
+    }
+}
+
+/// A statement that ran, and for whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Ran<'a> {
+    pub(crate) connection: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) schema: Option<&'a str>,
+    pub(crate) table: Option<&'a str>,
+    pub(crate) tab: Option<&'a str>,
+    pub(crate) purpose: Purpose,
+    pub(crate) sql: &'a str,
+}
+
+/// Publishes a statement, as the setting asks for it. `outcome` is the count of rows, or why it failed.
+pub(crate) async fn record(state: &AppState, ran: Ran<'_>, duration_ms: u64, outcome: std::result::Result<u64, String>) {
     let setting = setting(state).await.unwrap_or_default();
     if !setting.forward || setting.sql_capture_mode == CaptureMode::Off {
         return;
@@ -56,10 +95,13 @@ pub(crate) async fn record(state: &AppState, query: &str, connection: &str, dura
     let at = chrono::Utc::now().timestamp_millis();
     let record = SqlRecord {
         id: format!("sql_{}", Ksuid::new(None::<std::time::SystemTime>, None)),
-        connection_id: connection.to_owned(),
-        database: "federated".to_owned(),
-        query: if is_redacted { without_literals(query) } else { query.to_owned() },
-        purpose: "DATA_QUERY".to_owned(),
+        connection_id: ran.connection.to_owned(),
+        database: ran.database.to_owned(),
+        schema: ran.schema.map(str::to_owned),
+        table_name: ran.table.map(str::to_owned),
+        tab_id: ran.tab.map(str::to_owned),
+        query: if is_redacted { without_literals(ran.sql) } else { ran.sql.to_owned() },
+        purpose: ran.purpose.as_str().to_owned(),
         started_at: iso(at - duration_ms as i64),
         duration_ms,
         row_count: outcome.as_ref().copied().unwrap_or(0),

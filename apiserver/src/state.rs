@@ -10,6 +10,8 @@ use millrace_core::orchestrator::Orchestrator;
 use millrace_core::store::ConfigStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalogs::Catalogs;
+use crate::explorers::Explorers;
 use crate::session::SessionStore;
 
 /// Who may use what is not a stream operation.
@@ -32,6 +34,10 @@ pub struct AppState {
     pub bus: Arc<dyn Bus>,
     /// Federated statements.
     pub query: Arc<dyn QueryTier>,
+    /// Sessions in which people look into databases.
+    pub explorers: Explorers,
+    /// What connections contain, remembered for a short while.
+    pub catalogs: Catalogs,
     /// Who may operate streams.
     pub entitlement: Arc<dyn Entitlement>,
     /// Who may browse.

@@ -5,6 +5,7 @@ mod connections;
 mod logs;
 mod query;
 mod streams;
+mod structure;
 mod system;
 mod user;
 
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Routes {
     connections::routes()
         .join(configs::routes())
         .join(streams::routes())
+        .join(structure::routes())
         .join(query::routes())
         .join(logs::routes())
         .join(system::routes())

@@ -11,6 +11,7 @@ use crate::alias;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, read};
 use crate::route::{Operation, Routes};
+use crate::sql::{self, Purpose, Ran};
 use crate::state::AppState;
 use crate::wire::query::{FederatedRequest, FederatedResponse};
 
@@ -54,7 +55,9 @@ async fn federated(State(state): State<AppState>, JsonBody(body): JsonBody) -> A
     let connection = sources.first().map_or(String::new(), |source| source.connection.id.to_string());
     let outcome = state.query.run(FederatedQuery { sql: sql.clone(), sources }, cancel).await;
     let seen = outcome.as_ref().map(|outcome| outcome.rows.len() as u64).map_err(|error| error.message().to_owned());
-    crate::sql::record(&state, &sql, &connection, started.elapsed().as_millis() as u64, seen).await;
+    let ran =
+        Ran { connection: &connection, database: "federated", schema: None, table: None, tab: None, purpose: Purpose::Data, sql: &sql };
+    sql::record(&state, ran, started.elapsed().as_millis() as u64, seen).await;
     let outcome = outcome?;
     Ok(Json(FederatedResponse {
         count: outcome.rows.len(),

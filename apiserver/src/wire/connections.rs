@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::read;
+use crate::wire::structure::DatabaseInfo;
 
 /// A connection as a client writes it: nested `spec`, or the flat form with `host`, `port`, `username`, `password`, `database`.
 #[derive(JsonSchema)]
@@ -43,14 +44,6 @@ pub(crate) struct ConnectionResponse {
     #[serde(rename = "cloud_provider", skip_serializing_if = "Option::is_none")]
     cloud_provider: Option<String>,
     spec: ConnectionSpec,
-}
-
-/// A database of a connection.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct DatabaseInfo {
-    name: String,
-    is_system: bool,
 }
 
 /// The answer to a create.

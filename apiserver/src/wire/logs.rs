@@ -38,6 +38,10 @@ pub(crate) fn record(event: &Event) -> Value {
             record["category"] = "general".into();
             record["extra"] = json!({"event": "state", "status": state.as_str()});
         }
+        Body::CatalogChanged { connection } => {
+            record["category"] = "general".into();
+            record["extra"] = json!({"event": "catalog_changed", "connectionId": connection});
+        }
         Body::Progress { stage, description } => {
             record["category"] = "progress".into();
             record["stage"] = (*stage).into();

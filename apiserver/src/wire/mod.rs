@@ -5,5 +5,6 @@ pub(crate) mod connections;
 pub(crate) mod logs;
 pub(crate) mod query;
 pub(crate) mod streams;
+pub(crate) mod structure;
 pub(crate) mod system;
 pub(crate) mod user;

@@ -56,6 +56,8 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         orchestrator: Arc::new(ClusterOrchestrator::new(store)),
         bus: Arc::new(NatsBus::new(nats, true)),
         query: config.query,
+        explorers: Default::default(),
+        catalogs: Default::default(),
         entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),

@@ -85,6 +85,11 @@ pub enum Body {
     Evaluation(EvaluationWarning),
     /// A statement ran.
     Sql(Box<SqlRecord>),
+    /// Somebody has changed what a connection contains; what was remembered of it is old.
+    CatalogChanged {
+        /// The connection.
+        connection: String,
+    },
     /// The run's state changed.
     State {
         /// The new state.
@@ -102,6 +107,15 @@ pub struct SqlRecord {
     pub connection_id: String,
     /// The database.
     pub database: String,
+    /// The schema, where the engine has schemas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table or view that it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_name: Option<String>,
+    /// The client's tab that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tab_id: Option<String>,
     /// Its text.
     pub query: String,
     /// `DATA_QUERY`, `SCHEMA_CHANGE`, …

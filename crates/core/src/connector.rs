@@ -1,7 +1,8 @@
 //! What an engine can do, as traits. A connector implements those that make sense for it and is entered in the registry once.
 //!
 //! ```text
-//!  Connector ─ session ─▶ Session (ping, databases)            what people browse
+//!  Connector ─ session ─▶ Session (ping, databases)
+//!            ─ explore ─▶ Explorer                                what people browse and edit (crate::explore)
 //!            ─ source ──▶ SourcePlanner ─ open_cut ─▶ Cut + SourceReader × lanes
 //!            ─ plan ────▶ Plan (pure)                               every column's verdict
 //!            ─ sink ────▶ Sink ─ ledger, structure, writer ─▶ SplitWriter × lanes
@@ -17,6 +18,7 @@ use crate::catalog::{Catalog, Column, Table, TableName};
 use crate::config::{PlanOptions, QuerySelection, SchemaPolicy, StructureOptions, TableSelection, WriteMode};
 use crate::connection::{Connection, Engine};
 use crate::error::{Error, Result};
+use crate::explore::Explorer;
 use crate::fleet::FleetLedger;
 use crate::id::{ConfigId, StreamId};
 use crate::ledger::{CutNumber, Epoch, Ledger, LedgerKey};
@@ -35,6 +37,9 @@ pub trait Connector: Send + Sync {
     /// Errors: [`crate::Kind::Unreachable`], [`crate::Kind::LoginRefused`], [`crate::Kind::ObjectMissing`] for an unknown database,
     /// [`crate::Kind::NotSupported`] for a transport mode that is not built; within 10 s in any case ([`crate::Kind::TimedOut`]).
     fn session<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Session>>>;
+
+    /// Logs in to look into one database, the connection's default if none is named (MySQL: then none). Errors as of [`Connector::session`].
+    fn explore<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>>;
 
     /// Opens a source.
     fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>>;

@@ -86,6 +86,8 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         orchestrator: Arc::new(orchestrator.clone()),
         bus,
         query: config.query,
+        explorers: Default::default(),
+        catalogs: Default::default(),
         entitlement,
         auth,
         sessions: Arc::new(Sessions::default()),

@@ -24,6 +24,7 @@ use millrace_core::connection::{Connection, DatabaseSpec, Engine};
 use millrace_core::connector::{
     Connector, ConstraintsReport, Forgotten, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts,
 };
+use millrace_core::explore::Explorer;
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Kind, Result};
@@ -47,6 +48,10 @@ impl Connector for MySql {
             Ok(Box::new(MySqlSession(wire)) as Box<dyn Session>)
         }
         .boxed()
+    }
+
+    fn explore<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
+        async { Err(Error::not_supported("type", "looking into MySQL databases is not supported yet")) }.boxed()
     }
 
     fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {

@@ -29,6 +29,7 @@ use millrace_core::connection::{Connection, Engine};
 use millrace_core::connector::{
     Connector, ConstraintsReport, Forgotten, PlanRequest, Scope, Session, Sink, SourcePart, SourcePlanner, TargetFacts,
 };
+use millrace_core::explore::Explorer;
 use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Result};
@@ -56,6 +57,10 @@ impl Connector for PostgreSql {
             Ok(Box::new(PgSession(session::connect(connection, database).await?)) as Box<dyn Session>)
         }
         .boxed()
+    }
+
+    fn explore<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
+        async { Err(Error::not_supported("type", "looking into PostgreSQL databases is not supported yet")) }.boxed()
     }
 
     fn source<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {

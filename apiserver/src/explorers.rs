@@ -1,0 +1,212 @@
+//! Sessions in which people look into databases: few per connection, used again, closed when idle.
+//!
+//! ```text
+//!  request ─▶ permit of the connection ─▶ pool of (connection as it is now, database) ─▶ Lease ─▶ Explorer
+//!                                                                 dropped in the middle of a call: cancelled at the server, thrown away
+//! ```
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, Timeouts};
+use millrace_core::connection::Connection;
+use millrace_core::explore::{Canceller, Explorer};
+use millrace_core::{Error, Kind, Result};
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Sessions that one connection may have open for people at a time.
+const PER_CONNECTION: usize = 16;
+/// How long a request waits for a session.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A session that nobody has used for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often idle sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(15);
+/// Pools and permits that are remembered.
+const REMEMBERED: u64 = 1_000;
+
+/// The sessions; cheap to clone.
+#[derive(Clone)]
+pub struct Explorers(Arc<Parts>);
+
+struct Parts {
+    pools: Cache<Key, Pool<Door>>,
+    permits: Cache<String, Arc<Semaphore>>,
+    sweeper: OnceLock<()>,
+}
+
+/// A connection as it is now (a changed one has other sessions) and a database.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    connection: String,
+    revision: u64,
+    database: Option<String>,
+}
+
+/// Opens sessions.
+struct Door {
+    connection: Connection,
+    database: Option<String>,
+}
+
+/// A session, and whether a user's own statements have run in it.
+struct Room {
+    explorer: Box<dyn Explorer>,
+    is_dirty: bool,
+}
+
+impl managed::Manager for Door {
+    type Type = Room;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Room> {
+        let connector = millrace_connectors::connector(self.connection.engine)?;
+        let explorer = connector.explore(&self.connection, self.database.as_deref()).await?;
+        Ok(Room { explorer, is_dirty: false })
+    }
+
+    async fn recycle(&self, room: &mut Room, _: &Metrics) -> RecycleResult<Error> {
+        if room.is_dirty {
+            room.explorer.reset().await.map_err(RecycleError::Backend)?;
+            room.is_dirty = false;
+        }
+        if room.explorer.is_reusable() { Ok(()) } else { Err(RecycleError::message("the session is not at rest")) }
+    }
+}
+
+impl Default for Explorers {
+    fn default() -> Self {
+        Self(Arc::new(Parts {
+            pools: Cache::builder().max_capacity(REMEMBERED).time_to_idle(IDLE * 5).build(),
+            permits: Cache::builder().max_capacity(REMEMBERED).time_to_idle(IDLE * 60).build(),
+            sweeper: OnceLock::new(),
+        }))
+    }
+}
+
+impl Explorers {
+    /// A session in a database; the connection's default if none is named.
+    ///
+    /// Errors: those of [`millrace_core::connector::Connector::explore`]; [`Kind::ServerExhausted`] if too many requests use the connection.
+    pub(crate) async fn lease(&self, connection: &Connection, database: Option<&str>) -> Result<Lease> {
+        self.0.sweeper.get_or_init(|| sweep(&self.0));
+        let busy = || {
+            let text = format!("{PER_CONNECTION} requests use the connection `{}` already; try again later", connection.name);
+            Error::new(Kind::ServerExhausted, text)
+        };
+        let id = connection.id.to_string();
+        let permits = self.0.permits.get_with(id.clone(), || Arc::new(Semaphore::new(PER_CONNECTION)));
+        let permit = tokio::time::timeout(PATIENCE, permits.acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let key = Key { connection: id, revision: revision(connection), database: database.map(str::to_owned) };
+        let pool = self.0.pools.get_with(key, || {
+            let door = Door { connection: connection.clone(), database: database.map(str::to_owned) };
+            // Without a runtime there are no time-outs, and none are set: whoever waits has waited for the permit.
+            Pool::builder(door)
+                .max_size(PER_CONNECTION)
+                .timeouts(Timeouts::default())
+                .build()
+                .unwrap_or_else(|_| unreachable!("no time-outs"))
+        });
+        let room = pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            _ => busy(),
+        })?;
+        let canceller = Arc::from(room.explorer.canceller());
+        Ok(Lease { room: Some(room), canceller, is_at_rest: true, _permit: permit })
+    }
+}
+
+/// Closes idle sessions until the pools are gone.
+fn sweep(parts: &Arc<Parts>) {
+    let parts = Arc::downgrade(parts);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let Some(parts) = parts.upgrade() else { return };
+            for (_, pool) in &parts.pools {
+                pool.retain(|_, metrics| metrics.last_used() < IDLE);
+            }
+            parts.pools.run_pending_tasks();
+        }
+    });
+}
+
+/// Tells a connection from what it was before a change.
+pub(crate) fn revision(connection: &Connection) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(connection).unwrap_or_default().hash(&mut hasher);
+    for (path, secret) in connection.secrets() {
+        path.hash(&mut hasher);
+        secret.expose().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// A session for one request. Dropped in the middle of a call, it ends the statement at the server.
+pub(crate) struct Lease {
+    room: Option<Object<Door>>,
+    canceller: Arc<dyn Canceller>,
+    is_at_rest: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The session, for one call; its outcome goes to [`Lease::settle`].
+    pub(crate) fn explorer(&mut self) -> Result<&mut dyn Explorer> {
+        self.is_at_rest = false;
+        let room = self.room.as_mut().ok_or_else(|| Error::internal("the session is gone"))?;
+        Ok(room.explorer.as_mut())
+    }
+
+    /// The session, for a call that runs a user's own statements.
+    pub(crate) fn explorer_for_user(&mut self) -> Result<&mut dyn Explorer> {
+        if let Some(room) = &mut self.room {
+            room.is_dirty = true;
+        }
+        self.explorer()
+    }
+
+    /// Says that a call has ended, and how.
+    pub(crate) fn settle<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        let is_broken = |error: &Error| {
+            matches!(error.kind(), Kind::TimedOut | Kind::Cancelled | Kind::ConnectionLost | Kind::ProtocolViolated | Kind::Internal)
+        };
+        self.is_at_rest = !outcome.as_ref().is_err_and(is_broken);
+        outcome
+    }
+
+    /// The statements of the last call, for records.
+    pub(crate) fn statements(&mut self) -> Vec<String> {
+        self.room.as_mut().map(|room| room.explorer.take_statements()).unwrap_or_default()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.is_at_rest {
+            return;
+        }
+        if let Some(room) = self.room.take() {
+            // What the session is in the middle of is unknown: nobody gets it again.
+            drop(Object::take(room));
+        }
+        let canceller = self.canceller.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = canceller.cancel().await {
+                    tracing::debug!(error = %error.chain(), "a statement could not be ended at its server");
+                }
+            });
+        }
+    }
+}
+
+/// Ends a call that takes too long.
+pub(crate) async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::new(Kind::TimedOut, format!("the database did not answer within {} s", deadline.as_secs()))),
+    }
+}
