@@ -132,6 +132,7 @@ fn again(error: &Error) -> Error {
 /// Forgets what is remembered of a connection, here and at the other API servers.
 pub(crate) fn changed(state: &AppState, connection: &str) {
     state.catalogs.forget(connection);
+    state.search.forget(connection);
     state.bus.publish(Event {
         at: Utc::now().timestamp_millis(),
         level: Level::Debug,
@@ -145,7 +146,7 @@ pub(crate) fn changed(state: &AppState, connection: &str) {
 
 /// Listens to what the other API servers change, until the server stops.
 pub(crate) fn listen(state: &AppState) {
-    let catalogs = state.catalogs.clone();
+    let (catalogs, search) = (state.catalogs.clone(), state.search.clone());
     let mut events = state.bus.subscribe().take_until(state.shutdown.clone().cancelled_owned()).boxed();
     tokio::spawn(async move {
         while let Some(delivery) = events.next().await {
@@ -153,6 +154,7 @@ pub(crate) fn listen(state: &AppState) {
                 Delivery::Event(event) => {
                     if let Body::CatalogChanged { connection } = &event.body {
                         catalogs.forget(connection);
+                        search.forget(connection);
                     }
                 }
                 // Something was missed, perhaps a change.

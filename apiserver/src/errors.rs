@@ -73,6 +73,8 @@ codes! {
     StreamActive = "STREAM_ACTIVE", 409, "stream";
     /// The target already holds a table or rows that the policies forbid to touch.
     TargetConflict = "TARGET_CONFLICT", 409, "conflict";
+    /// What was to be changed is not what it was when its etag was read; read it again.
+    PreconditionFailed = "PRECONDITION_FAILED", 412, "conflict";
     /// The body is larger than the server takes.
     BodyTooLarge = "BODY_TOO_LARGE", 413, "limit";
     /// The request asks for something that this version does not have; `details.field` names it.
@@ -219,6 +221,11 @@ impl ApiError {
         self.body.details.get("field")?.as_str()
     }
 
+    /// The status and the body, for answers that say more.
+    pub(crate) fn into_parts(self) -> (StatusCode, ErrorBody) {
+        (StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), *self.body)
+    }
+
     /// The code.
     pub fn code(&self) -> Code {
         self.code
@@ -232,6 +239,7 @@ impl From<Error> for ApiError {
         let code = match error.kind() {
             _ if is_gate => Code::StreamActive,
             _ if is_managed => Code::ManagedDeclaratively,
+            Kind::Conflict if error.detail("reason") == Some("etag") => Code::PreconditionFailed,
             kind => Code::from(kind),
         };
         if code == Code::Internal {

@@ -13,8 +13,10 @@ mod extract;
 mod guard;
 pub mod metrics;
 mod place;
+mod results;
 mod route;
 mod routes;
+mod search;
 mod session;
 mod sql;
 mod state;
@@ -23,6 +25,7 @@ mod wire;
 pub use catalogs::Catalogs;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
+pub use search::SearchIndex;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 

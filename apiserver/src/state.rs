@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogs::Catalogs;
 use crate::explorers::Explorers;
+use crate::search::SearchIndex;
 use crate::session::SessionStore;
 
 /// Who may use what is not a stream operation.
@@ -38,6 +39,8 @@ pub struct AppState {
     pub explorers: Explorers,
     /// What connections contain, remembered for a short while.
     pub catalogs: Catalogs,
+    /// Where texts stand inside of connections.
+    pub search: SearchIndex,
     /// Who may operate streams.
     pub entitlement: Arc<dyn Entitlement>,
     /// Who may browse.

@@ -8,7 +8,7 @@ use millrace_tests::database::{PgDatabase, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::servers::shared;
-use millrace_tests::suites::rest::{accounts, calls, refusals, runs, source};
+use millrace_tests::suites::rest::{accounts, calls, ide, refusals, runs, source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -44,6 +44,13 @@ suite! {
     accounts::under_key_everything_but_three_paths_asks_for_a_key_or_a_session,
     accounts::statements_are_logged_as_the_setting_says,
     accounts::foreign_keys_that_do_not_hold_are_named_counted_and_validated_later,
+    ide::structure_is_walked_from_databases_to_columns,
+    ide::pages_hold_every_row_once_in_the_order_asked_for,
+    ide::edits_hit_the_named_row_or_nothing,
+    ide::statements_answer_one_by_one_until_one_fails,
+    ide::definitions_are_seen_at_once,
+    ide::objects_are_found_from_the_list_of_connections,
+    ide::statistics_are_made_and_remembered,
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The REST API of `millrace serve` on real servers: the suite that clusters pass too, and what only one process has.
 
-use millrace_tests::suites::rest::{accounts, calls, refusals, runs};
+use millrace_tests::suites::rest::{accounts, calls, ide, refusals, runs};
 
 use crate::support::Server;
 
@@ -32,6 +32,13 @@ suite! { open:
     runs::a_source_connection_that_breaks_is_opened_again_at_a_new_moment,
     runs::a_paused_run_goes_on_where_it_was,
     accounts::foreign_keys_that_do_not_hold_are_named_counted_and_validated_later,
+    ide::structure_is_walked_from_databases_to_columns,
+    ide::pages_hold_every_row_once_in_the_order_asked_for,
+    ide::edits_hit_the_named_row_or_nothing,
+    ide::statements_answer_one_by_one_until_one_fails,
+    ide::definitions_are_seen_at_once,
+    ide::objects_are_found_from_the_list_of_connections,
+    ide::statistics_are_made_and_remembered,
 }
 
 suite! { key:
@@ -44,6 +51,9 @@ suite! { key:
     calls::the_openapi_document_is_valid_and_names_what_every_route_answers,
     refusals::bad_requests,
     accounts::under_key_everything_but_three_paths_asks_for_a_key_or_a_session,
+    ide::structure_is_walked_from_databases_to_columns,
+    ide::edits_hit_the_named_row_or_nothing,
+    ide::statements_answer_one_by_one_until_one_fails,
 }
 
 #[tokio::test]

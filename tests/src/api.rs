@@ -68,8 +68,27 @@ impl Api {
         self.call_with(method, path, body, &[]).await
     }
 
+    /// As [`Api::call`] with a plain text as body.
+    pub async fn call_text(&self, method: Method, path: &str, body: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+        self.send(method, path, headers, |request| request.body(body.to_owned())).await
+    }
+
     /// As [`Api::call`] with further headers.
     pub async fn call_with(&self, method: Method, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let with_body = |request: reqwest::RequestBuilder| match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        self.send(method, path, headers, with_body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        with_body: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> anyhow::Result<Response> {
         let mut request = self.client.request(method, self.url(path));
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key).header("X-Install-ID", "install-of-a-test");
@@ -80,10 +99,7 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let response = request.send().await?;
+        let response = with_body(request).send().await?;
         let status = response.status().as_u16();
         let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let text = response.text().await?;

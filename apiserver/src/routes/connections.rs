@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .add(
             op("get", "/connections", "listConnections", "All connections")
-                .query(&[("search", "string", "case-insensitive text in name, host or type")])
+                .query(&[("search", "string", "case-insensitive text in name, host or type, or in the names of what the connection contains")])
                 .answers::<ConnectionList>(200),
             get(list),
         )
@@ -110,23 +110,36 @@ struct Search {
 
 async fn list(State(state): State<AppState>, Params(Search { search }): Params<Search>) -> ApiResult<Json<ConnectionList>> {
     let connections = state.store.connections().await?;
-    let search = search.filter(|text| !text.is_empty());
-    let matches = |connection: &&Connection| {
-        let Some(search) = search.as_ref().map(|text| text.to_lowercase()) else { return true };
-        let host = connection.database().map_or("", |spec| spec.host.as_str());
-        [connection.name.as_str(), host, connection.engine.as_str()].iter().any(|text| text.to_lowercase().contains(&search))
+    let Some(search) = search.filter(|text| !text.is_empty()) else {
+        let items: Vec<ConnectionResponse> = connections.iter().map(Into::into).collect();
+        let total = connections.len();
+        return Ok(Json(ConnectionList { total, filtered: total, matched_paths: None, database_search_coverage: None, search: None, items }));
     };
-    let items: Vec<ConnectionResponse> = connections.iter().filter(matches).map(Into::into).collect();
+    let lower = search.to_lowercase();
+    let mut indexed_connections = 0;
+    let mut matched_paths = Map::new();
+    let mut items = Vec::new();
+    for connection in &connections {
+        let inside = state.search.matches(&state, connection, &search);
+        indexed_connections += usize::from(inside.is_some());
+        let paths = inside.filter(|paths| !paths.is_empty());
+        let host = connection.database().map_or("", |spec| spec.host.as_str());
+        let is_named = [connection.name.as_str(), host, connection.engine.as_str()].iter().any(|text| text.to_lowercase().contains(&lower));
+        if is_named || paths.is_some() {
+            items.push(connection.into());
+        }
+        if let Some(paths) = paths {
+            matched_paths.insert(connection.id.to_string(), paths.into());
+        }
+    }
+    let total_connections = connections.len();
+    let coverage = Coverage { indexed_connections, total_connections, complete: indexed_connections == total_connections };
     Ok(Json(ConnectionList {
-        total: connections.len(),
+        total: total_connections,
         filtered: items.len(),
-        matched_paths: search.is_some().then(Map::new),
-        database_search_coverage: search.is_some().then_some(Coverage {
-            indexed_connections: 0,
-            total_connections: connections.len(),
-            complete: connections.is_empty(),
-        }),
-        search,
+        matched_paths: Some(matched_paths),
+        database_search_coverage: Some(coverage),
+        search: Some(search),
         items,
     }))
 }

@@ -2,8 +2,10 @@
 
 mod configs;
 mod connections;
+mod data;
 mod logs;
 mod query;
+mod sql;
 mod streams;
 mod structure;
 mod system;
@@ -17,6 +19,8 @@ pub(crate) fn all() -> Routes {
         .join(configs::routes())
         .join(streams::routes())
         .join(structure::routes())
+        .join(data::routes())
+        .join(sql::routes())
         .join(query::routes())
         .join(logs::routes())
         .join(system::routes())

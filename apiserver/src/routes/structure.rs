@@ -326,7 +326,7 @@ async fn view_ddl(State(state): State<AppState>, place: Place) -> ApiResult<Json
 }
 
 /// What was remembered or made, and which of the two.
-fn answer(found: Remembered) -> Response {
+pub(super) fn answer(found: Remembered) -> Response {
     let cache = HeaderValue::from_static(if found.is_hit { "HIT" } else { "MISS" });
     let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (HeaderName::from_static("x-cache"), cache)];
     (headers, found.body).into_response()

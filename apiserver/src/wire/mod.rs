@@ -2,8 +2,10 @@
 
 pub(crate) mod configs;
 pub(crate) mod connections;
+pub(crate) mod data;
 pub(crate) mod logs;
 pub(crate) mod query;
+pub(crate) mod sql;
 pub(crate) mod streams;
 pub(crate) mod structure;
 pub(crate) mod system;

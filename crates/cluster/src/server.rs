@@ -58,6 +58,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
+        search: Default::default(),
         entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),

@@ -245,8 +245,10 @@ pub struct RunRequest {
     pub is_read_only: bool,
 }
 
-/// Takes the results of statements, one after the other: `begin` if it answers rows, rows into `rows` with a `send` whenever they are full, `end`.
+/// Takes the results of statements, one after the other, once it knows how many to `expect`: `begin` if it answers rows, rows into `rows` with a `send` whenever they are full, `end`.
 pub trait ResultSink: Send {
+    /// How many statements there are; called once, before the first of them runs.
+    fn expect(&mut self, statements: usize);
     /// A result with rows begins.
     fn begin<'a>(&'a mut self, columns: &'a [ResultColumn]) -> BoxFuture<'a, Result<()>>;
     /// Where its rows go.

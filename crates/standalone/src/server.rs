@@ -88,6 +88,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
+        search: Default::default(),
         entitlement,
         auth,
         sessions: Arc::new(Sessions::default()),

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod calls;
+pub mod ide;
 pub mod refusals;
 pub mod runs;
 

@@ -1,0 +1,222 @@
+//! Statements of users, and the columns of their results.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use millrace_core::explore::RunRequest;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::structure::ASKS;
+use crate::catalogs;
+use crate::errors::{ApiError, ApiResult, Code};
+use crate::explorers::{Lease, within};
+use crate::extract::{JsonBody, read};
+use crate::place::Place;
+use crate::results::Results;
+use crate::route::{Operation, Routes};
+use crate::sql::{self, Purpose, Ran};
+use crate::state::AppState;
+use crate::wire::sql::{ColumnsRequest, ColumnsResponse, DEFAULT_ROWS, QueryResult, SqlRequest};
+
+const TAG: &str = "sql";
+/// How long statements may take, and their results may be on their way.
+const DEADLINE: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_secs(30);
+/// Pieces of a result that wait for a slow reader.
+const AHEAD: usize = 4;
+
+const FAILS: &[Code] = &[
+    Code::InvalidJson,
+    Code::BodyTooLarge,
+    Code::Conflict,
+    Code::StatementRefused,
+    Code::ObjectMissing,
+    Code::PermissionDenied,
+    Code::ConstraintViolated,
+    Code::ValueRefused,
+    Code::Contention,
+];
+
+pub(super) fn routes() -> Routes {
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(FAILS);
+    Routes::default()
+        .add(
+            op("post", "/connections/{id}/query", "queryServer", "Run statements at the server, such as CREATE DATABASE")
+                .takes::<SqlRequest>()
+                .example(json!({"query": "SELECT 1 AS one"}))
+                .answers::<QueryResult>(200),
+            post(at_server),
+        )
+        .add(
+            op("post", "/connections/{id}/databases/{db}/query", "queryDatabase", "Run statements in a database")
+                .takes::<SqlRequest>()
+                .example(json!({"query": "SELECT 1 AS one; SELECT 2 AS two"}))
+                .answers::<QueryResult>(200),
+            post(in_database),
+        )
+        .add(
+            op("post", "/connections/{id}/databases/{db}/query/columns", "describeQuery", "The columns of a statement's result, without running it")
+                .takes::<ColumnsRequest>()
+                .example(json!({"query": "SELECT 1 AS one"}))
+                .answers::<ColumnsResponse>(200),
+            post(columns),
+        )
+}
+
+async fn columns(State(state): State<AppState>, place: Place, JsonBody(body): JsonBody) -> ApiResult<Json<ColumnsResponse>> {
+    let request: ColumnsRequest = read(body)?;
+    check(&request.query)?;
+    let mut lease = place.lease(&state).await?;
+    let columns = within(SHORT, lease.explorer_for_user()?.columns(&request.query)).await;
+    Ok(Json(ColumnsResponse { columns: lease.settle(columns)?, status: "success" }))
+}
+
+async fn at_server(state: State<AppState>, place: Place, body: JsonBody) -> ApiResult<Response> {
+    let lease = place.lease_at_server(&state).await?;
+    run(state.0, place, lease, body).await
+}
+
+async fn in_database(state: State<AppState>, place: Place, body: JsonBody) -> ApiResult<Response> {
+    let lease = place.lease(&state).await?;
+    run(state.0, place, lease, body).await
+}
+
+fn check(sql: &str) -> ApiResult<()> {
+    if sql.trim().is_empty() {
+        return Err(ApiError::invalid("query", "the statement is missing"));
+    }
+    if sql.contains('\0') {
+        return Err(ApiError::invalid("query", "a statement holds no NUL byte"));
+    }
+    Ok(())
+}
+
+async fn run(state: AppState, place: Place, lease: Lease, JsonBody(body): JsonBody) -> ApiResult<Response> {
+    let request: SqlRequest = read(body)?;
+    check(&request.query)?;
+    let numbers = crate::wire::data::numbers(request.numbers.as_deref())?;
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    let running = Running { state, place, lease, request, results: Results::new(numbers, sender.clone()) };
+    // In a task of its own: it goes on while the response is on its way, and ends when nobody reads it any more.
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            outcome = running.run() => outcome,
+            () = sender.closed() => Err(Failed { error: ApiError::new(Code::Cancelled, "the client has gone away"), earlier: None }),
+        }
+    });
+    match receiver.recv().await {
+        Some(first) => Ok(streamed(first, receiver, task)),
+        None => match task.await {
+            Ok(Err(failed)) => Ok(failed.into_response()),
+            _ => Err(ApiError::new(Code::Internal, "the statement ended without a result")),
+        },
+    }
+}
+
+/// Statements on their way.
+struct Running {
+    state: AppState,
+    place: Place,
+    lease: Lease,
+    request: SqlRequest,
+    results: Results,
+}
+
+/// Why statements ended early.
+struct Failed {
+    error: ApiError,
+    /// The results of those before, as JSON.
+    earlier: Option<String>,
+}
+
+impl Running {
+    async fn run(mut self) -> Result<(), Failed> {
+        let wanted = RunRequest {
+            sql: std::mem::take(&mut self.request.query),
+            max_rows: self.request.max_rows.unwrap_or(DEFAULT_ROWS),
+            is_read_only: self.request.read_only,
+        };
+        let started = Instant::now();
+        let ran = match self.lease.explorer_for_user() {
+            Ok(explorer) => within(DEADLINE, explorer.run(&wanted, &mut self.results)).await,
+            Err(error) => Err(error),
+        };
+        let ran = self.lease.settle(ran);
+        let duration = started.elapsed().as_millis() as u64;
+        // What was defined is defined, even if a later statement failed.
+        if !self.results.affected().is_empty() {
+            catalogs::changed(&self.state, self.place.connection.id.as_str());
+        }
+        let outcome = ran.as_ref().map(|()| self.results.row_count()).map_err(|error| error.message().to_owned());
+        self.record(&wanted.sql, duration, outcome).await;
+        let finished = match ran {
+            Ok(()) => self.results.finish(duration).await,
+            Err(error) => Err(error),
+        };
+        finished.map_err(|error| Failed { earlier: self.results.earlier(), error: error.into() })
+    }
+
+    async fn record(&mut self, sql: &str, duration: u64, outcome: Result<u64, String>) {
+        let is_reading = |command: &String| matches!(command.as_str(), "SELECT" | "SHOW" | "EXPLAIN" | "DESCRIBE" | "WITH" | "VALUES" | "TABLE");
+        let purpose = if !self.results.affected().is_empty() {
+            Purpose::SchemaChange
+        } else if self.results.commands().iter().all(is_reading) {
+            Purpose::Data
+        } else {
+            Purpose::Dml
+        };
+        let ran = Ran {
+            connection: self.place.connection.id.as_str(),
+            database: self.place.database.as_deref().unwrap_or_default(),
+            schema: None,
+            table: None,
+            tab: self.request.tab_id.as_deref(),
+            purpose,
+            sql,
+        };
+        sql::record(&self.state, ran, duration, outcome).await;
+    }
+}
+
+impl Failed {
+    fn into_response(self) -> Response {
+        let (status, body) = self.error.into_parts();
+        let mut body = json!(body);
+        if let Some(earlier) = self.earlier.and_then(|text| serde_json::from_str::<Vec<serde_json::Value>>(&text).ok())
+            && !earlier.is_empty()
+        {
+            body["results"] = earlier.into();
+        }
+        (status, Json(body)).into_response()
+    }
+}
+
+/// A body that follows the result; it breaks off if the statement fails, so that no client takes a part for the whole.
+fn streamed(first: Bytes, receiver: mpsc::Receiver<Bytes>, task: JoinHandle<Result<(), Failed>>) -> Response {
+    let rest = futures::stream::unfold(Some((receiver, task)), |state| async {
+        let (mut receiver, task) = state?;
+        if let Some(chunk) = receiver.recv().await {
+            return Some((Ok(chunk), Some((receiver, task))));
+        }
+        match task.await {
+            Ok(Ok(())) => None,
+            Ok(Err(failed)) => {
+                let (_, body) = failed.error.into_parts();
+                tracing::warn!(code = %body.code, "a result broke off");
+                Some((Err(std::io::Error::other("the statement failed")), None))
+            }
+            Err(_) => Some((Err(std::io::Error::other("the statement broke off")), None)),
+        }
+    });
+    let chunks = futures::stream::once(async move { Ok(first) }).chain(rest);
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response()
+}
