@@ -283,6 +283,7 @@ fn bench(what: &str, args: Vec<String>) -> anyhow::Result<()> {
             }
             tool("millrace-bench", true, args)
         }
-        other => bail!("there is no benchmark `{other}`; there is `convert`"),
+        "api" => tool("millrace-bench-api", true, args),
+        other => bail!("there is no benchmark `{other}`; there are `convert` and `api`"),
     }
 }
