@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures::StreamExt as _;
 use millrace_core::bus::{Body, Delivery, Event, Level, Side};
 use millrace_core::connection::Connection;
@@ -56,8 +56,6 @@ struct Key {
 pub(crate) struct Remembered {
     /// JSON.
     pub(crate) body: Bytes,
-    /// When it was made.
-    pub(crate) made_at: DateTime<Utc>,
     /// Whether it was there already.
     pub(crate) is_hit: bool,
 }
@@ -104,7 +102,7 @@ impl Catalogs {
         let made = cache.try_get_with(key, async {
             let value = make.await?;
             let body = serde_json::to_vec(&value).map_err(|error| Error::internal("an answer has no JSON form").because(error))?;
-            Ok(Remembered { body: body.into(), made_at: Utc::now(), is_hit: false })
+            Ok(Remembered { body: body.into(), is_hit: false })
         });
         made.await.map_err(|error: Arc<Error>| again(&error))
     }

@@ -76,13 +76,11 @@ impl Place {
     pub(crate) fn object_in(&self, schema: Option<String>) -> ApiResult<ObjectName> {
         let mut object = self.object();
         match schema.filter(|schema| !schema.is_empty()) {
-            Some(schema) if self.connection.engine == Engine::MySql => {
-                if self.database.as_deref() != Some(schema.as_str()) {
-                    return Err(ApiError::invalid("schema", "MySQL has no schemas; leave `schema` out"));
-                }
+            Some(schema) if self.connection.engine != Engine::MySql => object.schema = Some(schema),
+            Some(schema) if self.database.as_deref() != Some(schema.as_str()) => {
+                return Err(ApiError::invalid("schema", "MySQL has no schemas; leave `schema` out"));
             }
-            Some(schema) => object.schema = Some(schema),
-            None => {}
+            _ => {}
         }
         Ok(object)
     }

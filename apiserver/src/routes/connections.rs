@@ -37,7 +37,11 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .add(
             op("get", "/connections", "listConnections", "All connections")
-                .query(&[("search", "string", "case-insensitive text in name, host or type, or in the names of what the connection contains")])
+                .query(&[(
+                    "search",
+                    "string",
+                    "case-insensitive text in name, host or type, or in the names of what the connection contains",
+                )])
                 .answers::<ConnectionList>(200),
             get(list),
         )
@@ -113,7 +117,14 @@ async fn list(State(state): State<AppState>, Params(Search { search }): Params<S
     let Some(search) = search.filter(|text| !text.is_empty()) else {
         let items: Vec<ConnectionResponse> = connections.iter().map(Into::into).collect();
         let total = connections.len();
-        return Ok(Json(ConnectionList { total, filtered: total, matched_paths: None, database_search_coverage: None, search: None, items }));
+        return Ok(Json(ConnectionList {
+            total,
+            filtered: total,
+            matched_paths: None,
+            database_search_coverage: None,
+            search: None,
+            items,
+        }));
     };
     let lower = search.to_lowercase();
     let mut indexed_connections = 0;

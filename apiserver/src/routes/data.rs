@@ -69,8 +69,12 @@ const CHANGES: &[Code] = &[
 ];
 
 pub(super) fn routes() -> Routes {
-    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(&[Code::ObjectMissing, Code::StatementRefused]);
-    let summarizes = |operation: Operation| operation.query(SUMMARY_QUERY).takes::<SummaryBody>().example(json!({"samplePercent": 25})).answers::<TableSummary>(200);
+    let op = |method, path, id, summary| {
+        Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(&[Code::ObjectMissing, Code::StatementRefused])
+    };
+    let summarizes = |operation: Operation| {
+        operation.query(SUMMARY_QUERY).takes::<SummaryBody>().example(json!({"samplePercent": 25})).answers::<TableSummary>(200)
+    };
     Routes::default()
         .add(
             op("get", "/connections/{id}/databases/{db}/tables/{table}/data", "getTableData", "A page of a table's rows")
@@ -97,17 +101,32 @@ pub(super) fn routes() -> Routes {
             get(count),
         )
         .add(
-            summarizes(op("post", "/connections/{id}/databases/{db}/tables/{table}/summary", "summarizeTable", "Statistics of each column of a table or view")),
+            summarizes(op(
+                "post",
+                "/connections/{id}/databases/{db}/tables/{table}/summary",
+                "summarizeTable",
+                "Statistics of each column of a table or view",
+            )),
             post(summary),
         )
         .add(
-            summarizes(op("post", "/connections/{id}/databases/{db}/views/{view}/summary", "summarizeView", "Statistics of each column of a view")),
+            summarizes(op(
+                "post",
+                "/connections/{id}/databases/{db}/views/{view}/summary",
+                "summarizeView",
+                "Statistics of each column of a view",
+            )),
             post(summary),
         )
         .add(
-            op("get", "/connections/{id}/tables/{table}/data", "getTableDataOldPath", "Older form of `getTableData`, of the default database")
-                .query(QUERY)
-                .answers::<TableData>(200),
+            op(
+                "get",
+                "/connections/{id}/tables/{table}/data",
+                "getTableDataOldPath",
+                "Older form of `getTableData`, of the default database",
+            )
+            .query(QUERY)
+            .answers::<TableData>(200),
             get(table_data),
         )
         .add(
@@ -138,17 +157,27 @@ fn changes() -> Routes {
             patch(edit),
         )
         .add(
-            op("delete", "/connections/{id}/databases/{db}/tables/{table}/rows/delete", "deleteRows", "Delete rows by their keys, all or none")
-                .takes::<DeleteRequest>()
-                .example(deletes.clone())
-                .answers::<RowsDeleted>(200),
+            op(
+                "delete",
+                "/connections/{id}/databases/{db}/tables/{table}/rows/delete",
+                "deleteRows",
+                "Delete rows by their keys, all or none",
+            )
+            .takes::<DeleteRequest>()
+            .example(deletes.clone())
+            .answers::<RowsDeleted>(200),
             delete(remove),
         )
         .add(
-            op("post", "/connections/{id}/databases/{db}/tables/{table}/rows/delete", "deleteRowsByPost", "As `deleteRows`, for clients that cannot send a body with DELETE")
-                .takes::<DeleteRequest>()
-                .example(deletes)
-                .answers::<RowsDeleted>(200),
+            op(
+                "post",
+                "/connections/{id}/databases/{db}/tables/{table}/rows/delete",
+                "deleteRowsByPost",
+                "As `deleteRows`, for clients that cannot send a body with DELETE",
+            )
+            .takes::<DeleteRequest>()
+            .example(deletes)
+            .answers::<RowsDeleted>(200),
             post(remove),
         )
 }
@@ -241,7 +270,12 @@ struct Refresh {
     refresh: bool,
 }
 
-async fn summary(State(state): State<AppState>, place: Place, Params(asked): Params<Refresh>, JsonBody(body): JsonBody) -> ApiResult<axum::response::Response> {
+async fn summary(
+    State(state): State<AppState>,
+    place: Place,
+    Params(asked): Params<Refresh>,
+    JsonBody(body): JsonBody,
+) -> ApiResult<axum::response::Response> {
     let body: SummaryBody = if body.is_null() { SummaryBody::default() } else { read(body)? };
     let percent = body.sample_percent.filter(|percent| *percent != 100.0);
     if percent.is_some_and(|percent| !(1.0..100.0).contains(&percent)) {

@@ -64,10 +64,15 @@ pub(super) fn routes() -> Routes {
             post(in_database),
         )
         .add(
-            op("post", "/connections/{id}/databases/{db}/query/columns", "describeQuery", "The columns of a statement's result, without running it")
-                .takes::<ColumnsRequest>()
-                .example(json!({"query": "SELECT 1 AS one"}))
-                .answers::<ColumnsResponse>(200),
+            op(
+                "post",
+                "/connections/{id}/databases/{db}/query/columns",
+                "describeQuery",
+                "The columns of a statement's result, without running it",
+            )
+            .takes::<ColumnsRequest>()
+            .example(json!({"query": "SELECT 1 AS one"}))
+            .answers::<ColumnsResponse>(200),
             post(columns),
         )
 }
@@ -166,7 +171,8 @@ impl Running {
     }
 
     async fn record(&mut self, sql: &str, duration: u64, outcome: Result<u64, String>) {
-        let is_reading = |command: &String| matches!(command.as_str(), "SELECT" | "SHOW" | "EXPLAIN" | "DESCRIBE" | "WITH" | "VALUES" | "TABLE");
+        let is_reading =
+            |command: &String| matches!(command.as_str(), "SELECT" | "SHOW" | "EXPLAIN" | "DESCRIBE" | "WITH" | "VALUES" | "TABLE");
         let purpose = if !self.results.affected().is_empty() {
             Purpose::SchemaChange
         } else if self.results.commands().iter().all(is_reading) {

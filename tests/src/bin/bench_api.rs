@@ -85,7 +85,9 @@ async fn fill(my: &MySqlDatabase, pg: &PgDatabase, rows: u64) -> anyhow::Result<
         format!("INSERT INTO big SELECT seq, CONCAT('product ', seq), ROUND(seq % 10000 / 7, 2), '2020-01-01' FROM seq_1_to_{rows}"),
         "ANALYZE TABLE big".to_owned(),
     ];
-    statements.extend((0..TABLES).map(|n| format!("CREATE TABLE small{n} (id INT PRIMARY KEY, a INT REFERENCES big (id), b TEXT, KEY by_a (a))")));
+    statements.extend(
+        (0..TABLES).map(|n| format!("CREATE TABLE small{n} (id INT PRIMARY KEY, a INT REFERENCES big (id), b TEXT, KEY by_a (a))")),
+    );
     statements.extend((0..TABLES).map(|n| format!("INSERT INTO small{n} SELECT seq, NULL, 'x' FROM seq_1_to_200")));
     my.execute(&statements).await?;
     let mut text = format!(

@@ -148,7 +148,12 @@ pub async fn pages_hold_every_row_once_in_the_order_asked_for(place: &Place) {
         let capped = side.get(place, "/tables/customers/data?limit=10&offset=15&max_rows=20").await;
         assert_eq!((&capped["count"], &capped["total_count"]), (&json!(5), &json!(20)), "{capped}");
 
-        for order in ["order_by=name,balance&order_dir=DESC,ASC", "order_by=balance&order_nulls=FIRST", "order_by=balance&order_dir=DESC&order_nulls=LAST", ""] {
+        for order in [
+            "order_by=name,balance&order_dir=DESC,ASC",
+            "order_by=balance&order_nulls=FIRST",
+            "order_by=balance&order_dir=DESC&order_nulls=LAST",
+            "",
+        ] {
             let mut seen = Vec::new();
             let mut after = String::new();
             loop {
@@ -209,7 +214,12 @@ pub async fn edits_hit_the_named_row_or_nothing(place: &Place) {
         assert_eq!((&inserted.body["rows"][2]["balance"], &inserted.body["rows"][2]["note"]), (&json!(12.5), &Value::Null));
 
         let edited = side
-            .call(place, Method::PATCH, "/tables/customers/rows/edit", json!({"edits": [{"keys": {"id": "9223372036854775807"}, "changes": {"note": "changed"}}]}))
+            .call(
+                place,
+                Method::PATCH,
+                "/tables/customers/rows/edit",
+                json!({"edits": [{"keys": {"id": "9223372036854775807"}, "changes": {"note": "changed"}}]}),
+            )
             .await;
         assert_eq!((edited.status, &edited.body["rows"][0]["note"]), (200, &json!("changed")), "{} {edited:?}", side.engine);
         let others = side.get(place, "/tables/customers/count?where=note%20IS%20NULL").await;
@@ -271,9 +281,11 @@ async fn keys_and_values_are_checked(place: &Place, side: &Side) {
     }
     assert_eq!(side.get(place, "/tables/orders/data?where=line=1").await["rows"][0][2], 1.5);
     // With a body of its own, and for clients that cannot send one with DELETE.
-    let gone = side.call(place, Method::DELETE, "/tables/orders/rows/delete", json!({"deletes": [{"keys": {"customer": 7, "line": 1}}]})).await;
+    let gone =
+        side.call(place, Method::DELETE, "/tables/orders/rows/delete", json!({"deletes": [{"keys": {"customer": 7, "line": 1}}]})).await;
     assert_eq!((gone.status, &gone.body["deleted"]), (200, &json!(1)), "{gone:?}");
-    let gone = side.call(place, Method::POST, "/tables/orders/rows/delete", json!({"deletes": [{"keys": {"customer": 7, "line": 2}}]})).await;
+    let gone =
+        side.call(place, Method::POST, "/tables/orders/rows/delete", json!({"deletes": [{"keys": {"customer": 7, "line": 2}}]})).await;
     assert_eq!((gone.status, &gone.body["deleted"]), (200, &json!(1)), "{gone:?}");
     let referenced = side.call(place, Method::POST, "/tables/customers/rows/delete", json!({"deletes": [{"keys": {"id": 7}}]})).await;
     assert_eq!(side.refusal(&referenced), (422, "CONSTRAINT_VIOLATED".into()), "{referenced:?}");
@@ -298,13 +310,29 @@ pub async fn statements_answer_one_by_one_until_one_fails(place: &Place) {
     for side in sides(place, "statements").await {
         let one = side.sql(place, "SELECT 1 AS one, 'x; y' AS text").await;
         assert_eq!((&one["columns"], &one["rows"]), (&json!(["one", "text"]), &json!([[1, "x; y"]])), "{one}");
-        let several = side.sql(place, "INSERT INTO loose VALUES (1, 'a'), (2, 'b'); SELECT a FROM loose ORDER BY a; UPDATE loose SET b = 'c' WHERE a = 1;").await;
+        let several = side
+            .sql(
+                place,
+                "INSERT INTO loose VALUES (1, 'a'), (2, 'b'); SELECT a FROM loose ORDER BY a; UPDATE loose SET b = 'c' WHERE a = 1;",
+            )
+            .await;
         let results = several["results"].as_array().unwrap();
         assert_eq!((results.len(), &results[0]["rowsAffected"], &results[1]["rows"]), (3, &json!(2), &json!([[1], [2]])), "{several}");
         assert_eq!(several["affected_rows"], 3);
-        let failed = side.call(place, Method::POST, "/query", json!({"query": "INSERT INTO loose VALUES (3, 'c'); SELECT * FROM nowhere; DELETE FROM loose"})).await;
+        let failed = side
+            .call(
+                place,
+                Method::POST,
+                "/query",
+                json!({"query": "INSERT INTO loose VALUES (3, 'c'); SELECT * FROM nowhere; DELETE FROM loose"}),
+            )
+            .await;
         assert_eq!(side.refusal(&failed), (422, "OBJECT_MISSING".into()), "{failed:?}");
-        assert_eq!((&failed.body["details"]["statement"], &failed.body["results"][0]["rowsAffected"]), (&json!("2"), &json!(1)), "{failed:?}");
+        assert_eq!(
+            (&failed.body["details"]["statement"], &failed.body["results"][0]["rowsAffected"]),
+            (&json!("2"), &json!(1)),
+            "{failed:?}"
+        );
         assert_eq!(side.get(place, "/tables/loose/count").await["count"], 3, "the statements after the failed one do not run");
         let wrong = side.call(place, Method::POST, "/query", json!({"query": "SELEKT 1"})).await;
         assert_eq!(side.refusal(&wrong), (422, "STATEMENT_REFUSED".into()), "{wrong:?}");
@@ -398,17 +426,25 @@ pub async fn objects_are_found_from_the_list_of_connections(place: &Place) {
 /// Statistics of columns, and their memory.
 pub async fn statistics_are_made_and_remembered(place: &Place) {
     for side in sides(place, "statistics").await {
-        side.sql(place, "INSERT INTO customers (id, name, balance) VALUES (1, 'ab', 1), (2, 'abcd', 3), (3, 'ab', NULL), (4, 'b', 2)").await;
+        side.sql(place, "INSERT INTO customers (id, name, balance) VALUES (1, 'ab', 1), (2, 'abcd', 3), (3, 'ab', NULL), (4, 'b', 2)")
+            .await;
         let summary = side.call(place, Method::POST, "/tables/customers/summary", json!({})).await;
         assert_eq!(summary.status, 200, "{summary:?}");
         let column = |name: &str| {
             let columns = summary.body["columns"].as_array().unwrap();
             columns.iter().find(|column| column["name"] == name).unwrap_or_else(|| panic!("{summary:?}")).clone()
         };
-        assert_eq!((&summary.body["rowCount"], &summary.body["columnCount"], &summary.body["sampled"]), (&json!(4), &json!(6), &json!(false)));
+        assert_eq!(
+            (&summary.body["rowCount"], &summary.body["columnCount"], &summary.body["sampled"]),
+            (&json!(4), &json!(6), &json!(false))
+        );
         let (name, balance) = (column("name"), column("balance"));
         assert_eq!((&name["minLength"], &name["maxLength"], &name["approxUnique"]), (&json!(1), &json!(4), &json!(3)), "{name}");
-        assert_eq!((&balance["count"], &balance["nullPercentage"], balance["avg"].as_f64()), (&json!(3), &json!(25.0), Some(2.0)), "{balance}");
+        assert_eq!(
+            (&balance["count"], &balance["nullPercentage"], balance["avg"].as_f64()),
+            (&json!(3), &json!(25.0), Some(2.0)),
+            "{balance}"
+        );
         let again = side.call(place, Method::POST, "/views/rich/summary", json!({"samplePercent": 50})).await;
         assert_eq!((again.status, &again.body["sampled"]), (200, &json!(true)), "{again:?}");
         let wrong = side.call(place, Method::POST, "/tables/customers/summary", json!({"samplePercent": 101})).await;
