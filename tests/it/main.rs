@@ -7,6 +7,7 @@ mod convert;
 mod crds;
 mod faults;
 mod fleet;
+mod hostile;
 mod kit;
 mod property;
 mod rest;
