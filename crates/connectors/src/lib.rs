@@ -8,6 +8,8 @@ pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+#[cfg(feature = "mysql")]
+mod statements;
 mod tls;
 
 pub use tls::{check_tls, pem_text};

@@ -253,7 +253,7 @@ async fn foreign_keys(wire: &mut Wire, schema: &str, tables: &mut Tables) -> Res
 }
 
 /// Checks by table. MariaDB names the table in the view; MySQL 8 needs `table_constraints` for it; MySQL 5 has no checks.
-async fn checks(wire: &mut Wire, schema: &str) -> Result<BTreeMap<String, Vec<Check>>> {
+pub(super) async fn checks(wire: &mut Wire, schema: &str) -> Result<BTreeMap<String, Vec<Check>>> {
     let mut checks: BTreeMap<String, Vec<Check>> = BTreeMap::new();
     let rows = match view(wire, "check_constraints", "constraint_schema", schema).await {
         Ok(rows) => rows,

@@ -9,6 +9,7 @@ mod catalog;
 mod cut;
 mod defaults;
 mod error;
+mod explore;
 mod planner;
 mod queries;
 mod reader;
@@ -29,6 +30,7 @@ use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Kind, Result};
 
+use explore::MySqlExplorer;
 use planner::MySqlPlanner;
 use session::MySqlSession;
 use wire::Wire;
@@ -50,8 +52,8 @@ impl Connector for MySql {
         .boxed()
     }
 
-    fn explore<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
-        async { Err(Error::not_supported("type", "looking into MySQL databases is not supported yet")) }.boxed()
+    fn explore<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
+        async move { Ok(Box::new(MySqlExplorer::open(connection, database).await?) as Box<dyn Explorer>) }.boxed()
     }
 
     fn source<'a>(&'a self, connection: &'a Connection, scope: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {

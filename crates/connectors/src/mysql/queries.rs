@@ -48,7 +48,7 @@ pub(super) async fn describe(wire: &mut Wire, database: &str, query: &QuerySelec
     })
 }
 
-fn column(announced: &Announced) -> Column {
+pub(super) fn column(announced: &Announced) -> Column {
     Column {
         name: announced.name.clone(),
         native_type: native_type(announced),

@@ -8,11 +8,12 @@ use mysql_common::packets::{Column, StmtPacket};
 use super::Wire;
 
 const COM_QUIT: u8 = 0x01;
-const COM_QUERY: u8 = 0x03;
+pub(super) const COM_QUERY: u8 = 0x03;
 const COM_PING: u8 = 0x0E;
-const COM_STMT_PREPARE: u8 = 0x16;
+pub(super) const COM_STMT_PREPARE: u8 = 0x16;
 const COM_STMT_EXECUTE: u8 = 0x17;
-const COM_STMT_CLOSE: u8 = 0x19;
+pub(super) const COM_RESET_CONNECTION: u8 = 0x1F;
+pub(super) const COM_STMT_CLOSE: u8 = 0x19;
 
 /// One row of a text result: the columns' names are looked up without regard to case.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub(crate) enum Param {
     UInt(u64),
     Text(String),
     Bytes(Vec<u8>),
+    Double(f64),
 }
 
 impl Wire {
@@ -166,14 +168,7 @@ impl Wire {
         let mut columns = Vec::new();
         for _ in 0..statement.num_columns() {
             let column = self.column().await?;
-            columns.push(Announced {
-                name: column.name_str().into_owned(),
-                kind: column.column_type(),
-                flags: column.flags(),
-                length: column.column_length(),
-                decimals: column.decimals(),
-                charset: column.character_set(),
-            });
+            columns.push(super::statement::announced(&column));
         }
         if statement.num_columns() > 0 {
             self.expect_eof().await?;
@@ -198,7 +193,10 @@ impl Wire {
         self.sequence = sequence.wrapping_add(1);
         Some(match packet.first() {
             Some(0x00) => Row::Values(packet),
-            Some(0xFE) if is_eof(packet) => Row::End,
+            Some(0xFE) if is_eof(packet) => {
+                self.has_more_results = super::statement::eof_status(packet) & super::statement::MORE_RESULTS != 0;
+                Row::End
+            }
             Some(0xFF) => Row::Refused(super::server_error(place, packet, capabilities)),
             _ => Row::Refused(Error::new(Kind::ProtocolViolated, format!("`{place}` sent a malformed row"))),
         })
@@ -228,7 +226,7 @@ impl Wire {
         self.command(&payload).await
     }
 
-    async fn expect_ok(&mut self) -> Result<()> {
+    pub(super) async fn expect_ok(&mut self) -> Result<()> {
         let packet = self.packet().await?;
         match packet.first() {
             Some(0x00) => Ok(()),
@@ -257,13 +255,13 @@ impl Wire {
         }
     }
 
-    async fn column(&mut self) -> Result<Column> {
+    pub(super) async fn column(&mut self) -> Result<Column> {
         let packet = self.packet().await?;
         let column = ParseBuf(packet).parse(());
         column.map_err(|_| self.malformed("column definition"))
     }
 
-    async fn expect_eof(&mut self) -> Result<()> {
+    pub(super) async fn expect_eof(&mut self) -> Result<()> {
         debug_assert!(!self.capabilities.contains(CapabilityFlags::CLIENT_DEPRECATE_EOF));
         let is_end = is_eof(self.packet().await?);
         if is_end { Ok(()) } else { Err(self.malformed("end of column definitions")) }
@@ -280,11 +278,11 @@ pub(crate) enum Row<'a> {
     Refused(Error),
 }
 
-fn is_eof(packet: &[u8]) -> bool {
+pub(super) fn is_eof(packet: &[u8]) -> bool {
     packet.first() == Some(&0xFE) && packet.len() < 9
 }
 
-fn execute_payload(statement: u32, params: &[Param]) -> Vec<u8> {
+pub(super) fn execute_payload(statement: u32, params: &[Param]) -> Vec<u8> {
     let mut payload = vec![COM_STMT_EXECUTE];
     payload.extend_from_slice(&statement.to_le_bytes());
     payload.push(0); // no cursor
@@ -300,6 +298,7 @@ fn execute_payload(statement: u32, params: &[Param]) -> Vec<u8> {
             Param::UInt(_) => (ColumnType::MYSQL_TYPE_LONGLONG, 0x80),
             Param::Text(_) => (ColumnType::MYSQL_TYPE_VAR_STRING, 0),
             Param::Bytes(_) => (ColumnType::MYSQL_TYPE_BLOB, 0),
+            Param::Double(_) => (ColumnType::MYSQL_TYPE_DOUBLE, 0),
         };
         payload.extend_from_slice(&[kind as u8, unsigned]);
     }
@@ -309,6 +308,7 @@ fn execute_payload(statement: u32, params: &[Param]) -> Vec<u8> {
             Param::UInt(value) => payload.extend_from_slice(&value.to_le_bytes()),
             Param::Text(text) => put_lenenc(&mut payload, text.as_bytes()),
             Param::Bytes(bytes) => put_lenenc(&mut payload, bytes),
+            Param::Double(value) => payload.extend_from_slice(&value.to_le_bytes()),
         }
     }
     payload
@@ -349,7 +349,7 @@ pub(crate) fn lenenc_int(bytes: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_le_bytes(value), &rest[width..]))
 }
 
-fn text_values(mut packet: &[u8], count: usize) -> Option<Vec<Option<String>>> {
+pub(super) fn text_values(mut packet: &[u8], count: usize) -> Option<Vec<Option<String>>> {
     let mut values = Vec::with_capacity(count);
     for _ in 0..count {
         if packet.first() == Some(&0xFB) {

@@ -12,8 +12,10 @@
 mod auth;
 mod buffer;
 mod command;
+mod statement;
 
 pub(crate) use command::{Announced, Param, ResultColumn, Row, TextRow, lenenc_int};
+pub(crate) use statement::{Answered, Done, TextResult};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub(crate) struct Wire {
     thread_id: u32,
     /// What closes the statement whose rows are being read.
     close_after_rows: Option<Vec<u8>>,
+    /// Whether another result follows the rows that have ended.
+    has_more_results: bool,
     place: String,
 }
 
@@ -65,21 +69,27 @@ impl Wire {
         let place = format!("{}:{}", spec.host, spec.port);
         let dial = async {
             let mut wire = Self::dial(spec, tls, &place, database).await?;
-            // NO_BACKSLASH_ESCAPES and ANSI_QUOTES would change how names and literals are read; PAD_CHAR_TO_FULL_LENGTH would change CHAR values.
-            wire.execute_text("SET NAMES utf8mb4").await?;
-            wire.execute_text("SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1").await?;
-            if !wire.is_mariadb() {
-                // MySQL 8 answers AUTO_INCREMENT and row counts from a cache that may be a day old; older servers do not know the setting.
-                match wire.execute_text("SET SESSION information_schema_stats_expiry = 0").await {
-                    Err(error) if error.detail("errno") != Some("1193") => return Err(error),
-                    _ => {}
-                }
-            }
+            wire.prepare_session().await?;
             Ok(wire)
         };
         tokio::time::timeout(CONNECT_TIMEOUT, dial).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs())))
         })
+    }
+
+    /// Leaves the session in the state that every reader relies on.
+    async fn prepare_session(&mut self) -> Result<()> {
+        // NO_BACKSLASH_ESCAPES and ANSI_QUOTES would change how names and literals are read; PAD_CHAR_TO_FULL_LENGTH would change CHAR values.
+        self.execute_text("SET NAMES utf8mb4").await?;
+        self.execute_text("SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1").await?;
+        if !self.is_mariadb() {
+            // MySQL 8 answers AUTO_INCREMENT and row counts from a cache that may be a day old; older servers do not know the setting.
+            match self.execute_text("SET SESSION information_schema_stats_expiry = 0").await {
+                Err(error) if error.detail("errno") != Some("1193") => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What the server calls itself (`10.11.6-MariaDB-…`, `8.0.36`).
@@ -111,6 +121,7 @@ impl Wire {
             version: String::new(),
             thread_id: 0,
             close_after_rows: None,
+            has_more_results: false,
             place: place.to_owned(),
         };
         wire.log_in(spec, tls, database).await?;

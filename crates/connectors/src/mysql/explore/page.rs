@@ -1,0 +1,283 @@
+//! Pages of rows, by offset and from a place on.
+
+use millrace_core::catalog::{Column, LogicalType};
+use millrace_core::explore::{Cursor, OrderBy, Page, PageRequest, ResultColumn};
+use millrace_core::json_rows::{JsonRows, value_text};
+use millrace_core::structure::ObjectName;
+use millrace_core::value::{RowEncoder, ValueError, ValueRef};
+use millrace_core::{Error, Kind, Result};
+
+use super::super::queries;
+use super::super::values::{RowDecoder, RowError};
+use super::super::wire::{Announced, Answered, Param, ResultColumn as Announcement, Row, Wire};
+use super::bind::{Piece, bound};
+use super::object::{Object, ObjectColumn};
+use super::{MySqlExplorer, qualified, quote};
+
+impl MySqlExplorer {
+    pub(super) async fn read_page(&mut self, page: &PageRequest, rows: &mut JsonRows) -> Result<Page> {
+        let database = self.database()?;
+        let object = Object::read(self.wire(), &database, &page.object.name).await?;
+        let order = whole_order(&object, &page.order)?;
+        let piece = statement(&object, page, &order)?;
+        self.statements.push(piece.sql.clone());
+        self.begin_reading().await?;
+        let read = read(self.wire(), &object, &piece, page.limit, &order, rows).await;
+        let (columns, last) = self.end_reading(read).await.map_err(wrong_condition)?;
+        // Without a key, rows that are alike in the order's columns could be told from each other by nothing.
+        let has_end = !object.key.columns().is_empty();
+        let next = last.filter(|_| has_end).map(|values| Cursor { order, values });
+        Ok(Page { columns, next })
+    }
+
+    pub(super) async fn count_rows(&mut self, object: &ObjectName, condition: Option<&str>) -> Result<u64> {
+        let database = self.database()?;
+        let object = Object::read(self.wire(), &database, &object.name).await?;
+        let condition = condition.map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
+        let sql = format!("SELECT COUNT(*) FROM {}{condition}", qualified(&object.database, &object.name));
+        self.statements.push(sql.clone());
+        self.begin_reading().await?;
+        let counted = self.wire().query_text(&sql).await;
+        let rows = self.end_reading(counted).await.map_err(wrong_condition)?;
+        let count = rows.first().and_then(|row| row.at(0)?.parse().ok());
+        count.ok_or_else(|| Error::new(Kind::ProtocolViolated, "the server answered no count"))
+    }
+}
+
+/// Only the condition can be at fault.
+fn wrong_condition(error: Error) -> Error {
+    match error.kind() {
+        Kind::StatementRefused | Kind::ObjectMissing | Kind::ValueRefused => {
+            Error::new(Kind::StatementRefused, error.message().to_owned()).field("where").because(error)
+        }
+        _ => error,
+    }
+}
+
+/// The user's order, and after it the key's columns that it leaves open.
+fn whole_order(object: &Object, wanted: &[OrderBy]) -> Result<Vec<OrderBy>> {
+    let mut order = wanted.to_vec();
+    for by in &order {
+        object.known_column(&by.column).map_err(|error| error.field("order_by"))?;
+    }
+    for column in object.key.columns() {
+        if !order.iter().any(|by| by.column.eq_ignore_ascii_case(column)) {
+            order.push(OrderBy { column: column.clone(), descending: false, nulls_first: None });
+        }
+    }
+    Ok(order)
+}
+
+/// How a column takes part in an order: labels by their texts, because an index of theirs means nothing to a cursor.
+fn sorted(column: &ObjectColumn) -> String {
+    match column.logical {
+        LogicalType::Enum(_) | LogicalType::Set(_) => format!("CAST({} AS CHAR)", quote(&column.name)),
+        _ => quote(&column.name),
+    }
+}
+
+/// MySQL's habit: NULL is less than everything.
+fn nulls_first(by: &OrderBy) -> bool {
+    by.nulls_first.unwrap_or(!by.descending)
+}
+
+fn statement(object: &Object, page: &PageRequest, order: &[OrderBy]) -> Result<Piece> {
+    let columns: Vec<String> = object.columns.iter().map(|column| quote(&column.name)).collect();
+    let mut piece = Piece::new(format!("SELECT {} FROM {}", columns.join(", "), qualified(&object.database, &object.name)));
+    let mut conditions = Vec::new();
+    conditions.extend(page.condition.as_deref().map(|text| Piece::new(format!("(\n{text}\n)"))));
+    if let Some(cursor) = &page.after {
+        if cursor.order != order {
+            return Err(Error::invalid("after", "the cursor belongs to another order"));
+        }
+        conditions.push(after(object, cursor)?);
+    }
+    if !conditions.is_empty() {
+        piece.push(Piece::new(" WHERE "));
+        piece.push(Piece::join(conditions, " AND "));
+    }
+    let mut keys = Vec::new();
+    for by in order {
+        let column = object.known_column(&by.column)?;
+        let direction = if by.descending { " DESC" } else { "" };
+        if column.is_nullable && nulls_first(by) == by.descending {
+            keys.push(format!("ISNULL({}){}", quote(&column.name), if nulls_first(by) { " DESC" } else { "" }));
+        }
+        keys.push(format!("{}{direction}", sorted(column)));
+    }
+    if !keys.is_empty() {
+        piece.push(Piece::new(format!(" ORDER BY {}", keys.join(", "))));
+    }
+    // One more tells whether there is a next page.
+    piece.push(Piece::new(format!(" LIMIT {}", page.limit + 1)));
+    if page.offset > 0 {
+        piece.push(Piece::new(format!(" OFFSET {}", page.offset)));
+    }
+    Ok(piece)
+}
+
+/// Rows behind a place: `a > ? OR (a = ? AND (b > ? OR …))`, with a plain bound on the first column in front, which an index can use.
+fn after(object: &Object, cursor: &Cursor) -> Result<Piece> {
+    let mut alternatives = Vec::new();
+    let mut equal: Vec<Piece> = Vec::new();
+    for (by, value) in cursor.order.iter().zip(&cursor.values) {
+        let column = object.known_column(&by.column)?;
+        if let Some(behind) = behind(column, by, value.as_deref(), false)? {
+            let mut all = equal.clone();
+            all.push(behind);
+            alternatives
+                .push(Piece { sql: format!("({})", Piece::join(all.clone(), " AND ").sql), params: Piece::join(all, " AND ").params });
+        }
+        equal.push(same(column, value.as_deref())?);
+    }
+    if alternatives.is_empty() {
+        return Ok(Piece::new("FALSE"));
+    }
+    let any = Piece::join(alternatives, " OR ");
+    let mut whole = Vec::new();
+    if let (Some(by), Some(Some(value))) = (cursor.order.first(), cursor.values.first()) {
+        let column = object.known_column(&by.column)?;
+        whole.extend(behind(column, by, Some(value), true)?);
+    }
+    whole.push(Piece { sql: format!("({})", any.sql), params: any.params });
+    Ok(Piece::join(whole, " AND "))
+}
+
+/// A condition that a column's value comes behind a value, or is it (`or_same`); none if nothing does.
+fn behind(column: &ObjectColumn, by: &OrderBy, value: Option<&str>, or_same: bool) -> Result<Option<Piece>> {
+    let name = sorted(column);
+    let Some(value) = value else {
+        // Behind NULL come values, unless NULLs come last.
+        return Ok(nulls_first(by).then(|| Piece::new(format!("{name} IS NOT NULL"))));
+    };
+    let value = parameter(column, value)?;
+    let operator = match (by.descending, or_same) {
+        (false, false) => ">",
+        (false, true) => ">=",
+        (true, false) => "<",
+        (true, true) => "<=",
+    };
+    let compared = Piece { sql: format!("{name} {operator} {}", value.sql), params: value.params };
+    Ok(Some(if column.is_nullable && !nulls_first(by) {
+        Piece { sql: format!("({} OR {name} IS NULL)", compared.sql), params: compared.params }
+    } else {
+        compared
+    }))
+}
+
+fn same(column: &ObjectColumn, value: Option<&str>) -> Result<Piece> {
+    let name = sorted(column);
+    let Some(value) = value else { return Ok(Piece::new(format!("{name} IS NULL"))) };
+    let value = parameter(column, value)?;
+    Ok(Piece { sql: format!("{name} = {}", value.sql), params: value.params })
+}
+
+fn parameter(column: &ObjectColumn, text: &str) -> Result<Piece> {
+    match column.logical {
+        LogicalType::Enum(_) | LogicalType::Set(_) => Ok(Piece { sql: "?".into(), params: vec![Param::Text(text.to_owned())] }),
+        _ => bound(column, text, "after"),
+    }
+}
+
+/// What the server announces, as the types by which rows are read, and as what clients are told.
+pub(super) fn columns(announced: &[Announced]) -> (Vec<Column>, Vec<ResultColumn>) {
+    let columns: Vec<Column> = announced.iter().map(queries::column).collect();
+    let results = columns
+        .iter()
+        .map(|column| ResultColumn {
+            name: column.name.clone(),
+            native_type: column.native_type.clone(),
+            nullable: Some(column.nullable),
+            bits: match column.logical {
+                LogicalType::Bit(bits) => Some(bits),
+                _ => None,
+            },
+        })
+        .collect();
+    (columns, results)
+}
+
+pub(super) fn decoder(announced: &[Announced], columns: &[Column]) -> Result<RowDecoder> {
+    let kinds: Vec<Announcement> = announced
+        .iter()
+        .map(|column| Announcement {
+            kind: column.kind,
+            is_unsigned: column.flags.contains(mysql_common::constants::ColumnFlags::UNSIGNED_FLAG),
+        })
+        .collect();
+    RowDecoder::new(columns, &kinds)
+}
+
+/// Why a row could not be taken over.
+pub(super) fn row_error(error: RowError) -> Error {
+    match error {
+        RowError::Refused(error) => Error::new(Kind::ValueRefused, error.to_string()),
+        RowError::Malformed => Error::new(Kind::ProtocolViolated, "the server sent a malformed row"),
+    }
+}
+
+type Read = (Vec<ResultColumn>, Option<Vec<Option<String>>>);
+
+/// Reads at most `limit` rows; the order's values of the last one if there are more.
+async fn read(wire: &mut Wire, object: &Object, piece: &Piece, limit: u64, order: &[OrderBy], rows: &mut JsonRows) -> Result<Read> {
+    let Answered::Rows(announced) = wire.start(&piece.sql, &piece.params).await? else {
+        return Err(Error::new(Kind::ProtocolViolated, "the server answered no rows"));
+    };
+    let (columns, mut results) = columns(&announced);
+    for (result, column) in results.iter_mut().zip(&object.columns) {
+        result.native_type.clone_from(&column.full_type);
+    }
+    let decoder = decoder(&announced, &columns)?;
+    let wanted = order.iter().map(|by| object.columns.iter().position(|column| column.name.eq_ignore_ascii_case(&by.column)).unwrap_or(0));
+    rows.begin_result(&results);
+    let mut kept =
+        Kept { bits: results.iter().map(|column| column.bits).collect(), last: vec![None; order.len()], wanted: wanted.collect(), rows };
+    let mut has_more = false;
+    loop {
+        match wire.buffered_row() {
+            Some(Row::Values(_)) if kept.rows.count() == limit => has_more = true,
+            Some(Row::Values(packet)) => decoder.decode(packet, &mut kept).map_err(row_error)?,
+            Some(Row::End) => break wire.end_rows().await?,
+            Some(Row::Refused(error)) => {
+                wire.end_rows().await?;
+                return Err(error);
+            }
+            None => wire.wait_for_row().await?,
+        }
+    }
+    let last = has_more.then_some(kept.last);
+    Ok((results, last))
+}
+
+/// Passes rows on and keeps the last one's values of some columns.
+struct Kept<'a> {
+    rows: &'a mut JsonRows,
+    wanted: Vec<usize>,
+    bits: Vec<Option<u16>>,
+    last: Vec<Option<String>>,
+}
+
+impl RowEncoder for Kept<'_> {
+    fn begin_row(&mut self) {
+        self.rows.begin_row();
+    }
+
+    fn value(&mut self, column: usize, value: ValueRef<'_>) -> Result<(), ValueError> {
+        for (place, _) in self.wanted.iter().enumerate().filter(|(_, wanted)| **wanted == column) {
+            self.last[place] = value_text(value, self.bits.get(column).copied().flatten());
+        }
+        self.rows.value(column, value)
+    }
+
+    fn end_row(&mut self) {
+        self.rows.end_row();
+    }
+
+    fn abandon_row(&mut self) {
+        self.rows.abandon_row();
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.is_full()
+    }
+}
