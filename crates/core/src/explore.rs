@@ -349,7 +349,12 @@ pub fn checked_condition(condition: &str, has_backslash_escapes: bool) -> Result
     let refused = |text: &'static str| Error::invalid("where", text);
     let mut depth = 0_usize;
     let mut rest = condition.chars().peekable();
+    let mut before = [' ', ' '];
     while let Some(character) = rest.next() {
+        // PostgreSQL's `E'…'` has escapes though its other texts have none.
+        let is_escaped =
+            has_backslash_escapes || matches!(before, [outer, 'e' | 'E'] if !outer.is_alphanumeric() && outer != '_' && outer != '$');
+        before = [before[1], character];
         match character {
             '(' => depth += 1,
             ')' => depth = depth.checked_sub(1).ok_or_else(|| refused("the condition closes a parenthesis that it has not opened"))?,
@@ -357,7 +362,7 @@ pub fn checked_condition(condition: &str, has_backslash_escapes: bool) -> Result
             '\'' | '"' | '`' => loop {
                 match rest.next() {
                     None => return Err(refused("the condition ends inside of quotes")),
-                    Some('\\') if has_backslash_escapes && character != '`' => drop(rest.next()),
+                    Some('\\') if has_backslash_escapes && character != '`' || is_escaped && character == '\'' => drop(rest.next()),
                     Some(end) if end == character => break,
                     Some(_) => {}
                 }
@@ -393,5 +398,10 @@ mod tests {
         assert!(checked_condition("a = '\\'", true).is_err());
         assert!(checked_condition("a = '\\') OR ('", false).is_err());
         assert!(checked_condition("a = 1 # )", true).is_err());
+        // An escaped quote does not end a text that has escapes.
+        assert!(checked_condition("a = E'\\'' ) OR true; --'", false).is_err());
+        assert!(checked_condition("a = E'\\' ; )'", false).is_ok());
+        assert!(checked_condition("note = 'x' AND e'\\'' = ')'", false).is_ok());
+        assert!(checked_condition("typename'\\' = ')'", false).is_ok());
     }
 }

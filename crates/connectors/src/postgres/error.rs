@@ -5,7 +5,7 @@
 use std::error::Error as _;
 
 use millrace_core::{Error, Kind};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, ErrorPosition, Severity, SqlState};
 
 /// The kind of a SQLSTATE (PostgreSQL manual, appendix "PostgreSQL Error Codes").
 pub(super) fn kind_of(state: &str) -> Kind {
@@ -93,6 +93,53 @@ fn from_db(db: &DbError) -> Error {
     error
 }
 
+/// What the server says about a statement that a person has written or asked for, with the place in it, which begins after `before` characters.
+pub(super) fn refusal(error: tokio_postgres::Error, before: usize) -> Error {
+    let Some(db) = error.as_db_error() else { return classify(error) };
+    let state = db.code().code();
+    let message = if state.starts_with("22") { without_quoted(db.message()) } else { db.message().to_owned() };
+    let mut told = Error::new(refusal_kind(db), message).with("sqlstate", state.to_owned());
+    if let Some(ErrorPosition::Original(position)) = db.position() {
+        // A place before the statement's own text is in what was put around it.
+        if let Some(position) = (*position as usize).checked_sub(before).filter(|position| *position > 0) {
+            told = told.with("position", position.to_string());
+        }
+    }
+    let named =
+        [("hint", db.hint()), ("schema", db.schema()), ("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
+    for (name, value) in named {
+        if let Some(value) = value {
+            told = told.with(name, value.to_owned());
+        }
+    }
+    told
+}
+
+fn refusal_kind(db: &DbError) -> Kind {
+    let state = db.code().code();
+    if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
+        return Kind::ConnectionLost;
+    }
+    match state {
+        "57014" if db.message().contains("user request") => Kind::Cancelled,
+        "42501" => Kind::PermissionDenied,
+        "3D000" => Kind::ObjectMissing,
+        _ => match kind_of(state) {
+            kind @ (Kind::Contention | Kind::TimedOut | Kind::ConstraintViolated | Kind::ServerExhausted) => kind,
+            // A function of the user's may have lost a connection of its own; ours is there.
+            _ => Kind::StatementRefused,
+        },
+    }
+}
+
+/// Messages of data exceptions quote values: `invalid input syntax for type integer: "…"`.
+fn without_quoted(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &message[..=first], &message[last..]),
+        _ => message.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +164,10 @@ mod tests {
         for (state, kind) in table {
             assert_eq!(kind_of(state), kind, "{state}");
         }
+    }
+    #[test]
+    fn values_that_messages_quote_are_left_out() {
+        assert_eq!(without_quoted("invalid input syntax for type integer: \"s\"e\""), "invalid input syntax for type integer: \"…\"");
+        assert_eq!(without_quoted("division by zero"), "division by zero");
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL and what speaks its protocol, as a target.
+//! PostgreSQL and what speaks its protocol, as a target and to look into.
 //!
 //! ```text
 //!  plan (types, names, expressions) ─▶ tables ─▶ splits by binary COPY, each with its ledger row in one transaction
@@ -10,6 +10,7 @@ mod copy;
 mod ddl;
 mod encode;
 mod error;
+mod explore;
 mod expression;
 mod fidelity;
 mod fleet;
@@ -34,6 +35,7 @@ use millrace_core::id::{ConfigId, StreamId};
 use millrace_core::plan::Plan;
 use millrace_core::{Error, Result};
 
+use explore::PgExplorer;
 use session::{MAINTENANCE_DATABASE, PgSession};
 use sink::PgSink;
 
@@ -59,8 +61,13 @@ impl Connector for PostgreSql {
         .boxed()
     }
 
-    fn explore<'a>(&'a self, _: &'a Connection, _: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
-        async { Err(Error::not_supported("type", "looking into PostgreSQL databases is not supported yet")) }.boxed()
+    fn explore<'a>(&'a self, connection: &'a Connection, database: Option<&'a str>) -> BoxFuture<'a, Result<Box<dyn Explorer>>> {
+        async move {
+            let spec = session::spec(connection)?;
+            let database = database.or(spec.database.as_deref()).unwrap_or(MAINTENANCE_DATABASE);
+            Ok(Box::new(PgExplorer::open(connection, database).await?) as Box<dyn Explorer>)
+        }
+        .boxed()
     }
 
     fn source<'a>(&'a self, _: &'a Connection, _: &'a Scope) -> BoxFuture<'a, Result<Box<dyn SourcePlanner>>> {

@@ -161,27 +161,29 @@ impl Session for PgSession {
     }
 
     fn databases(&mut self) -> BoxFuture<'_, Result<Vec<DatabaseEntry>>> {
-        async {
-            let sql = "SELECT datname::text, datistemplate, datname = current_database() FROM pg_database ORDER BY datname";
-            let rows = self.0.query(sql, &[]).await.map_err(classify)?;
-            let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)' ORDER BY nspname";
-            let schemas: Vec<String> = self.0.query(sql, &[]).await.map_err(classify)?.iter().map(|row| row.get(0)).collect();
-            let entry = |row: &tokio_postgres::Row| {
-                let name: String = row.get(0);
-                let is_template: bool = row.get(1);
-                let is_current: bool = row.get(2);
-                DatabaseEntry {
-                    system_reason: match (is_template, name.as_str()) {
-                        (true, _) => Some("template of new databases".to_owned()),
-                        (false, MAINTENANCE_DATABASE) => Some("maintenance database".to_owned()),
-                        _ => None,
-                    },
-                    schemas: if is_current { schemas.clone() } else { Vec::new() },
-                    name,
-                }
-            };
-            Ok(rows.iter().map(entry).collect())
-        }
-        .boxed()
+        databases(&self.0).boxed()
     }
+}
+
+/// Databases that the user sees, with the schemas of the current one.
+pub(super) async fn databases(client: &Client) -> Result<Vec<DatabaseEntry>> {
+    let sql = "SELECT datname::text, datistemplate, datname = current_database() FROM pg_database ORDER BY datname";
+    let rows = client.query(sql, &[]).await.map_err(classify)?;
+    let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)' ORDER BY nspname";
+    let schemas: Vec<String> = client.query(sql, &[]).await.map_err(classify)?.iter().map(|row| row.get(0)).collect();
+    let entry = |row: &tokio_postgres::Row| {
+        let name: String = row.get(0);
+        let is_template: bool = row.get(1);
+        let is_current: bool = row.get(2);
+        DatabaseEntry {
+            system_reason: match (is_template, name.as_str()) {
+                (true, _) => Some("template of new databases".to_owned()),
+                (false, MAINTENANCE_DATABASE) => Some("maintenance database".to_owned()),
+                _ => None,
+            },
+            schemas: if is_current { schemas.clone() } else { Vec::new() },
+            name,
+        }
+    };
+    Ok(rows.iter().map(entry).collect())
 }

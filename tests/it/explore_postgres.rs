@@ -1,0 +1,1 @@
+//! Looking into PostgreSQL databases and editing their rows, on a real server.
