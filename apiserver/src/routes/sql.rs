@@ -161,6 +161,8 @@ impl Running {
         if !self.results.affected().is_empty() {
             catalogs::changed(&self.state, self.place.connection.id.as_str());
         }
+        // What is recorded is the text as it came.
+        self.lease.statements();
         let outcome = ran.as_ref().map(|()| self.results.row_count()).map_err(|error| error.message().to_owned());
         self.record(&wanted.sql, duration, outcome).await;
         let finished = match ran {

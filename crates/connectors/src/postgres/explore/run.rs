@@ -37,6 +37,7 @@ pub(super) async fn run(explorer: &mut PgExplorer, request: &RunRequest, results
     if statements.is_empty() {
         return Err(nothing());
     }
+    results.expect(statements.len());
     for (index, statement) in statements.iter().enumerate() {
         let ran = one(explorer, statement, request, results).await;
         ran.map_err(|error| error.with("statement", (index + 1).to_string()))?;
