@@ -183,6 +183,13 @@ impl Error {
         self
     }
 
+    /// Makes it an error of another kind, where the place at hand knows better than the driver.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Adds a named fact (`table`, `column`, `sqlstate`).
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {

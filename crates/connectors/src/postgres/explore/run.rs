@@ -40,9 +40,18 @@ pub(super) async fn run(explorer: &mut PgExplorer, request: &RunRequest, results
     results.expect(statements.len());
     for (index, statement) in statements.iter().enumerate() {
         let ran = one(explorer, statement, request, results).await;
-        ran.map_err(|error| error.with("statement", (index + 1).to_string()))?;
+        ran.map_err(|error| named(error).with("statement", (index + 1).to_string()))?;
     }
     Ok(())
+}
+
+/// A statement that is right but for an object that is not there.
+fn named(error: Error) -> Error {
+    // invalid_schema_name, undefined_table, undefined_column, undefined_object, undefined_function
+    match error.detail("sqlstate") {
+        Some("3F000" | "42P01" | "42703" | "42704" | "42883") => error.with_kind(Kind::ObjectMissing),
+        _ => error,
+    }
 }
 
 fn nothing() -> Error {
