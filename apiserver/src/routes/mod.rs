@@ -2,6 +2,8 @@
 
 mod configs;
 mod connections;
+mod files;
+mod fs;
 mod logs;
 mod query;
 mod streams;
@@ -11,6 +13,8 @@ mod user;
 
 use crate::route::Routes;
 
+pub use fs::named_roots;
+
 /// All endpoints.
 pub(crate) fn all() -> Routes {
     connections::routes()
@@ -18,6 +22,8 @@ pub(crate) fn all() -> Routes {
         .join(streams::routes())
         .join(structure::routes())
         .join(query::routes())
+        .join(files::routes())
+        .join(fs::routes())
         .join(logs::routes())
         .join(system::routes())
         .join(user::routes())

@@ -173,7 +173,7 @@ fn spec(fields: &mut Map<String, Value>, engine: Engine) -> ApiResult<Connection
         ("database", Engine::MySql | Engine::PostgreSql) => database(content, engine).map(ConnectionSpec::Database),
         ("files", Engine::Files) => {
             let files: FilesSpec = read(content).map_err(|error| under(error, "spec.files"))?;
-            Err(ApiError::from(not_yet("files")).detail("value", files.base_path))
+            Ok(ConnectionSpec::Files(files))
         }
         ("s3" | "gcs" | "azure" | "snowflake" | "files", _) => Err(not_yet(&form).into()),
         ("database", _) => {

@@ -2,6 +2,8 @@
 
 pub(crate) mod configs;
 pub(crate) mod connections;
+pub(crate) mod files;
+pub(crate) mod fs;
 pub(crate) mod logs;
 pub(crate) mod query;
 pub(crate) mod streams;
