@@ -227,7 +227,10 @@ impl Walk<'_> {
     fn table_function(&mut self, value: &Value) -> Result<(), Failure> {
         let function = &value["function"];
         let name = function["function_name"].as_str().unwrap_or_default();
-        if self.files.is_some() && function["class"] == "FUNCTION" && FILE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+        if self.files.is_some()
+            && function["class"] == "FUNCTION"
+            && FILE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+        {
             return self.any(&function["children"]);
         }
         if function["class"] != "FUNCTION" || !TABLE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
@@ -251,7 +254,9 @@ impl Walk<'_> {
 
     fn unqualified(&self, table: &str) -> Failure {
         if self.files.is_some() {
-            return Failure::refused(format!("the table `{table}` is no data file; write `read_csv('…')`, `read_parquet('…')` or `read_json('…')`"));
+            return Failure::refused(format!(
+                "the table `{table}` is no data file; write `read_csv('…')`, `read_parquet('…')` or `read_json('…')`"
+            ));
         }
         Failure::refused(format!(
             "the table `{table}` has no alias; write `alias.schema.table` (PostgreSQL) or `alias.database.table` (MySQL); {}",

@@ -1,8 +1,8 @@
 //! What passes between the server and a child: one JSON line each way. Secrets travel in the request, over stdin, and nowhere else.
 
-use millrace_core::{Error, Kind};
 use millrace_core::connection::SslMode;
 use millrace_core::files::{FileAnswer, FileRequest};
+use millrace_core::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

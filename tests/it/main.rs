@@ -6,6 +6,7 @@ mod conformance;
 mod convert;
 mod crds;
 mod faults;
+mod files;
 mod fleet;
 mod kit;
 mod property;

@@ -44,7 +44,8 @@ const ASKS: &[Code] = &[
     Code::Exhausted,
     Code::TimedOut,
 ];
-const PATH: (&str, &str, &str) = ("path", "string", "a file, a pattern or a folder of files of one format; absolute, or below the connection's folder");
+const PATH: (&str, &str, &str) =
+    ("path", "string", "a file, a pattern or a folder of files of one format; absolute, or below the connection's folder");
 const FORMAT: (&str, &str, &str) = ("format", "string", "`csv`, `json`, `jsonl` or `parquet`; told by the name if absent");
 const CONNECTION: (&str, &str, &str) = ("connectionId", "string", "a connection of type `files`");
 const WHERE: (&str, &str, &str) = ("where", "string", "a condition in DuckDB's dialect, without the word WHERE");
@@ -53,9 +54,14 @@ pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS);
     const META: &[(&str, &str, &str)] = &[PATH, FORMAT, CONNECTION, ("stats", "boolean", "count the rows")];
     Routes::default()
-        .add(op("get", "/files/meta", "getFileMetadata", "Columns and dialect of a file").query(META).answers::<FileMetadata>(200), get(meta))
         .add(
-            op("get", "/files/metadata", "getFileMetadataOldPath", "Older form of `getFileMetadata`").query(META).answers::<FileMetadata>(200),
+            op("get", "/files/meta", "getFileMetadata", "Columns and dialect of a file").query(META).answers::<FileMetadata>(200),
+            get(meta),
+        )
+        .add(
+            op("get", "/files/metadata", "getFileMetadataOldPath", "Older form of `getFileMetadata`")
+                .query(META)
+                .answers::<FileMetadata>(200),
             get(meta),
         )
         .add(
@@ -78,7 +84,9 @@ pub(super) fn routes() -> Routes {
             get(data),
         )
         .add(
-            op("get", "/files/count", "countFileRows", "How many rows a file has").query(&[PATH, FORMAT, CONNECTION, WHERE]).answers::<FileCount>(200),
+            op("get", "/files/count", "countFileRows", "How many rows a file has")
+                .query(&[PATH, FORMAT, CONNECTION, WHERE])
+                .answers::<FileCount>(200),
             get(count),
         )
         .add(
@@ -108,11 +116,11 @@ pub(super) fn routes() -> Routes {
 
 fn changes() -> Routes {
     let op = |method, path, id, summary| {
-        Operation::new(method, path, id, TAG, summary)
-            .takes::<RowsRequest>()
-            .answers::<RowsChanged>(200)
-            .fails(ASKS)
-            .fails(&[Code::FileChanged, Code::ValueRefused, Code::PermissionDenied])
+        Operation::new(method, path, id, TAG, summary).takes::<RowsRequest>().answers::<RowsChanged>(200).fails(ASKS).fails(&[
+            Code::FileChanged,
+            Code::ValueRefused,
+            Code::PermissionDenied,
+        ])
     };
     Routes::default()
         .add(op("post", "/files/rows/apply", "applyFileRows", "Edit, insert and delete rows of one file, all or none"), post(apply))

@@ -44,10 +44,7 @@ pub(super) fn routes() -> Routes {
                 .fails(&[Code::InvalidJson]),
             post(writable),
         )
-        .add(
-            Operation::new("get", "/fs/roots", "listRoots", TAG, "Folders that this server opens").answers::<Vec<String>>(200),
-            get(roots),
-        )
+        .add(Operation::new("get", "/fs/roots", "listRoots", TAG, "Folders that this server opens").answers::<Vec<String>>(200), get(roots))
 }
 
 async fn list(State(state): State<AppState>, Params(params): Params<ListParams>) -> ApiResult<Json<Listing>> {

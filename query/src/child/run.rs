@@ -52,9 +52,8 @@ pub(super) fn run(connection: &Connection, functions: &[String], request: &Reque
 /// The columns of a query's result.
 pub(super) fn describe(connection: &Connection, sql: &str) -> Result<Vec<ResultColumn>, Failure> {
     let mut described = connection.prepare(&format!("DESCRIBE SELECT * FROM ({sql})")).map_err(statement_error)?;
-    let columns = described.query_map([], |row| {
-        Ok(ResultColumn { name: row.get(0)?, native_type: row.get(1)?, nullable: None, bits: None })
-    });
+    let columns =
+        described.query_map([], |row| Ok(ResultColumn { name: row.get(0)?, native_type: row.get(1)?, nullable: None, bits: None }));
     columns.and_then(Iterator::collect).map_err(statement_error)
 }
 

@@ -88,9 +88,7 @@ pub(super) fn pointer(name: &str) -> String {
 pub(super) fn of_json(connection: &Connection, files: &FileSet, is_array: bool, change: &FileChange) -> Result<String, Failure> {
     let columns = describe(connection, &format!("SELECT * FROM {}", reader(files)))?;
     let path = literal(files.paths.first().map_or("", String::as_str));
-    connection
-        .execute_batch("CREATE TEMP TABLE patched (n BIGINT PRIMARY KEY, t VARCHAR)")
-        .map_err(statement_error)?;
+    connection.execute_batch("CREATE TEMP TABLE patched (n BIGINT PRIMARY KEY, t VARCHAR)").map_err(statement_error)?;
     let source = format!("SELECT row_number() OVER () - 1 AS n, json::VARCHAR AS t FROM read_json_objects({path}, format = 'auto')");
     patch_records(connection, &source, change, &columns)?;
     let rows = format!(

@@ -29,9 +29,7 @@ pub(super) fn run(warm: &Warm, errand: &FilesErrand) -> Result<FileAnswer, Failu
     match &errand.request {
         FileRequest::Query(query) => query::run(warm, errand, query).map(FileAnswer::Rows),
         FileRequest::Columns(query) => query::columns(warm, errand, query).map(FileAnswer::Columns),
-        FileRequest::Rewrite { files, change } => {
-            rewrite::run(warm, errand, files, change).map(|etag| FileAnswer::Rewritten { etag })
-        }
+        FileRequest::Rewrite { files, change } => rewrite::run(warm, errand, files, change).map(|etag| FileAnswer::Rewritten { etag }),
         FileRequest::Describe { files, with_stats } => {
             close(warm, errand, &files.paths)?;
             description(&warm.connection, files, *with_stats).map(FileAnswer::Described)
@@ -147,7 +145,9 @@ fn description(connection: &Connection, files: &FileSet, with_stats: bool) -> Re
             let paths: Vec<String> = files.paths.iter().map(|path| literal(path)).collect();
             let paths = paths.join(", ");
             // The footer knows; nothing is read for it.
-            let sql = format!("SELECT coalesce(sum(num_rows), 0)::UBIGINT, coalesce(sum(num_row_groups), 0)::UBIGINT FROM parquet_file_metadata([{paths}])");
+            let sql = format!(
+                "SELECT coalesce(sum(num_rows), 0)::UBIGINT, coalesce(sum(num_row_groups), 0)::UBIGINT FROM parquet_file_metadata([{paths}])"
+            );
             let (rows, groups) = connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(statement_error)?;
             (description.row_count, description.row_groups) = (Some(rows), Some(groups));
             description.compression = codecs(connection, &paths)?;
@@ -161,7 +161,9 @@ fn description(connection: &Connection, files: &FileSet, with_stats: bool) -> Re
 
 /// The codecs of Parquet files, the most used one first.
 fn codecs(connection: &Connection, paths: &str) -> Result<Vec<String>, Failure> {
-    let sql = format!("SELECT compression, count(*) n FROM parquet_metadata([{paths}]) WHERE compression IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1");
+    let sql = format!(
+        "SELECT compression, count(*) n FROM parquet_metadata([{paths}]) WHERE compression IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1"
+    );
     let mut statement = connection.prepare(&sql).map_err(statement_error)?;
     statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(statement_error)
 }

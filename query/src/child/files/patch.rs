@@ -73,7 +73,11 @@ mod tests {
         let column = |name: &str, kind: &str| ResultColumn { name: name.into(), native_type: kind.into(), ..ResultColumn::default() };
         let columns = [column("id", "BIGINT"), column("s", "VARCHAR"), column("b", "BOOLEAN")];
         let changes = json!({"id": "9007199254740993", "s": "12", "b": "true", "new": null});
-        let text = patched("{\"n\": 1.50, \"id\":1,\"s\":\"x\",\"big\":123456789012345678901234567890, \"b\":false}", changes.as_object().unwrap(), &columns);
+        let text = patched(
+            "{\"n\": 1.50, \"id\":1,\"s\":\"x\",\"big\":123456789012345678901234567890, \"b\":false}",
+            changes.as_object().unwrap(),
+            &columns,
+        );
         assert_eq!(
             text.unwrap(),
             "{\"n\":1.50,\"id\":9007199254740993,\"s\":\"12\",\"big\":123456789012345678901234567890,\"b\":true,\"new\":null}"

@@ -53,7 +53,8 @@ fn confine(value: &mut Value, query: &FileQuery, files: &mut BTreeSet<String>) -
     match value {
         Value::Array(items) => items.iter_mut().try_for_each(|item| confine(item, query, files)),
         Value::Object(_) => {
-            let reads = value["function_name"].as_str().is_some_and(|name| FILE_FUNCTIONS.iter().any(|file| file.eq_ignore_ascii_case(name)));
+            let reads =
+                value["function_name"].as_str().is_some_and(|name| FILE_FUNCTIONS.iter().any(|file| file.eq_ignore_ascii_case(name)));
             if reads {
                 arguments(&mut value["children"], query, files)?;
             }

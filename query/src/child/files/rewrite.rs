@@ -45,7 +45,8 @@ pub(super) fn run(warm: &Warm, errand: &FilesErrand, files: &FileSet, change: &F
 
 /// The file, locked against other rewrites, and its etag.
 fn lock(target: &Path) -> Result<(File, String), Failure> {
-    let failed = |error: std::io::Error| Failure::new(FailedKind::PermissionDenied, format!("`{}` cannot be opened: {error}", target.display()));
+    let failed =
+        |error: std::io::Error| Failure::new(FailedKind::PermissionDenied, format!("`{}` cannot be opened: {error}", target.display()));
     loop {
         let mut file = File::open(target).map_err(failed)?;
         file.lock().map_err(failed)?;
@@ -78,8 +79,9 @@ fn prefix(target: &Path) -> String {
 fn beside(target: &Path) -> Result<Beside, Failure> {
     let made = tempfile::Builder::new().prefix(&prefix(target)).suffix(".tmp").tempfile_in(target.parent().unwrap_or(target));
     let kept = made.and_then(|file| file.into_temp_path().keep().map_err(|error| error.error));
-    let path =
-        kept.map_err(|error| Failure::new(FailedKind::PermissionDenied, format!("the folder of `{}` cannot be written: {error}", target.display())))?;
+    let path = kept.map_err(|error| {
+        Failure::new(FailedKind::PermissionDenied, format!("the folder of `{}` cannot be written: {error}", target.display()))
+    })?;
     Ok(Beside { path, is_published: false })
 }
 
@@ -100,7 +102,11 @@ fn publish(target: &Path, locked: &mut File, etag: &str, mut copy: Beside) -> Re
     let mut new = File::options().read(true).write(true).open(&copy.path).map_err(failed)?;
     new.set_permissions(found.permissions()).map_err(failed)?;
     // Only root may give files away; others keep their own.
-    let _ = std::os::unix::fs::fchown(&new, Some(std::os::unix::fs::MetadataExt::uid(&found)), Some(std::os::unix::fs::MetadataExt::gid(&found)));
+    let _ = std::os::unix::fs::fchown(
+        &new,
+        Some(std::os::unix::fs::MetadataExt::uid(&found)),
+        Some(std::os::unix::fs::MetadataExt::gid(&found)),
+    );
     new.sync_all().map_err(failed)?;
     failpoint("synced");
     let mut now = File::open(target).map_err(|_| changed(target))?;
@@ -136,9 +142,8 @@ fn write(connection: &Connection, files: &FileSet, change: &FileChange, copy: &s
     types(connection, change, &columns)?;
     let wanted = rows - change.deletes.len() as u64 + change.inserts.len() as u64;
     let compression = compression(&files.paths[0]);
-    let plain = format!(
-        "(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER E'\\x1f', COMPRESSION {compression}, USE_TMP_FILE false)"
-    );
+    let plain =
+        format!("(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER E'\\x1f', COMPRESSION {compression}, USE_TMP_FILE false)");
     let (select, options, read_back) = match files.format {
         FileFormat::Csv => {
             let dialect = sniff(connection, files)?;
@@ -290,7 +295,8 @@ fn parquet_options(connection: &Connection, files: &FileSet) -> Result<String, F
     let mut statement = connection
         .prepare(&format!("SELECT decode(key), decode(value) FROM parquet_kv_metadata({path}) WHERE decode(key) <> 'geo'"))
         .map_err(statement_error)?;
-    let notes = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect::<duckdb::Result<Vec<(String, String)>>>);
+    let notes =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect::<duckdb::Result<Vec<(String, String)>>>);
     let notes: Vec<String> =
         notes.map_err(statement_error)?.iter().map(|(key, value)| format!("{}: {}", identifier(key), literal(value))).collect();
     let notes = if notes.is_empty() { String::new() } else { format!(", KV_METADATA {{{}}}", notes.join(", ")) };
