@@ -187,7 +187,7 @@ fn compression(path: &str) -> &'static str {
     } else if lower.ends_with(".zst") {
         "zstd"
     } else {
-        "none"
+        "uncompressed"
     }
 }
 
