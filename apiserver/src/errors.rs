@@ -59,6 +59,8 @@ codes! {
     DeviceDeactivated = "DEVICE_DEACTIVATED", 403, "permission";
     /// The request names a host or comes from an origin that this server does not serve.
     ForbiddenOrigin = "FORBIDDEN_ORIGIN", 403, "permission";
+    /// A file's path lies outside the folders that this server opens.
+    PathRefused = "PATH_REFUSED", 403, "permission";
     /// There is no such path.
     RouteNotFound = "ROUTE_NOT_FOUND", 404, "not_found";
     /// The named connection, config, stream or run does not exist.
@@ -75,6 +77,8 @@ codes! {
     TargetConflict = "TARGET_CONFLICT", 409, "conflict";
     /// What was to be changed is not what it was when its etag was read; read it again.
     PreconditionFailed = "PRECONDITION_FAILED", 412, "conflict";
+    /// The file is not the one that the header `If-Match` names; read it again.
+    FileChanged = "FILE_CHANGED", 412, "conflict";
     /// The body is larger than the server takes.
     BodyTooLarge = "BODY_TOO_LARGE", 413, "limit";
     /// The request asks for something that this version does not have; `details.field` names it.
@@ -216,6 +220,11 @@ impl ApiError {
         self
     }
 
+    /// What happened, for people.
+    pub(crate) fn text(&self) -> &str {
+        &self.body.error
+    }
+
     /// The field concerned.
     pub(crate) fn field(&self) -> Option<&str> {
         self.body.details.get("field")?.as_str()
@@ -236,7 +245,9 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let is_gate = error.kind() == Kind::Conflict && error.detail("stream").is_some();
         let is_managed = error.kind() == Kind::Conflict && error.detail("reason") == Some(Code::ManagedDeclaratively.as_str());
+        let is_outside = error.kind() == Kind::PermissionDenied && error.detail("reason") == Some("outside");
         let code = match error.kind() {
+            _ if is_outside => Code::PathRefused,
             _ if is_gate => Code::StreamActive,
             _ if is_managed => Code::ManagedDeclaratively,
             Kind::Conflict if error.detail("reason") == Some("etag") => Code::PreconditionFailed,

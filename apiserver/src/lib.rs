@@ -26,6 +26,7 @@ pub use catalogs::Catalogs;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
 pub use search::SearchIndex;
+pub use routes::named_roots;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 

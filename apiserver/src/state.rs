@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millrace_core::bus::Bus;
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
+use millrace_core::files::FileRoots;
 use millrace_core::id::InstallId;
 use millrace_core::orchestrator::Orchestrator;
 use millrace_core::store::ConfigStore;
@@ -51,6 +52,8 @@ pub struct AppState {
     pub install_id: InstallId,
     /// Where exports go when nobody says otherwise.
     pub default_export_path: String,
+    /// Folders whose files may be looked into.
+    pub files: Arc<FileRoots>,
     /// Whether this is one of a cluster's servers, which nobody stops through the API.
     pub is_cluster: bool,
     /// Cancelled when the server stops; ends event streams.

@@ -50,6 +50,18 @@ const TABLE_FUNCTIONS: [&str; 9] = [
     "duckdb_columns",
     "duckdb_types",
 ];
+/// Table functions that read the data files which their first argument names.
+pub(crate) const FILE_FUNCTIONS: [&str; 9] = [
+    "read_csv",
+    "read_csv_auto",
+    "read_parquet",
+    "parquet_scan",
+    "read_json",
+    "read_json_auto",
+    "read_ndjson",
+    "read_ndjson_auto",
+    "sniff_csv",
+];
 /// Functions of DuckDB's core that reach outside the statement: settings, environment, logs, other SQL.
 const DENIED_FUNCTIONS: [&str; 9] = [
     "getenv",
@@ -78,6 +90,15 @@ pub(crate) struct Checked {
 
 /// Checks the tree of one statement. `is_builtin` tells functions of DuckDB's core from those of extensions.
 pub(crate) fn check(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) -> bool) -> Result<Checked, Failure> {
+    walk(tree, Walk { sources, files: None, is_builtin, scope: Vec::new(), checked: Checked::default() })
+}
+
+/// Checks the tree of one statement over files. Those that it names, as `files` says, have been found to be allowed.
+pub(crate) fn check_files(tree: &Value, files: &BTreeSet<String>, is_builtin: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
+    walk(tree, Walk { sources: &[], files: Some(files), is_builtin, scope: Vec::new(), checked: Checked::default() }).map(|_| ())
+}
+
+fn walk(tree: &Value, mut walk: Walk<'_>) -> Result<Checked, Failure> {
     if tree["error"] == Value::Bool(true) {
         return Err(not_a_select(tree));
     }
@@ -85,13 +106,14 @@ pub(crate) fn check(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) 
     let [statement] = statements else {
         return Err(Failure::refused(format!("one statement is expected, not {}", statements.len())));
     };
-    let mut walk = Walk { sources, is_builtin, scope: Vec::new(), checked: Checked::default() };
     walk.any(&statement["node"])?;
     Ok(walk.checked)
 }
 
 struct Walk<'a> {
     sources: &'a [Source],
+    /// Files that stand for tables; none in federated statements.
+    files: Option<&'a BTreeSet<String>>,
     is_builtin: &'a dyn Fn(&str) -> bool,
     /// Names of common table expressions that the place at hand can see.
     scope: Vec<String>,
@@ -181,6 +203,9 @@ impl Walk<'_> {
             if self.scope.iter().any(|name| name.eq_ignore_ascii_case(table)) {
                 return Ok(());
             }
+            if self.files.is_some_and(|files| files.contains(table)) {
+                return Ok(());
+            }
             return Err(self.unqualified(table));
         }
         if catalog.is_empty() && SYSTEM_SCHEMAS.iter().any(|name| name.eq_ignore_ascii_case(schema)) {
@@ -202,6 +227,12 @@ impl Walk<'_> {
     fn table_function(&mut self, value: &Value) -> Result<(), Failure> {
         let function = &value["function"];
         let name = function["function_name"].as_str().unwrap_or_default();
+        if self.files.is_some()
+            && function["class"] == "FUNCTION"
+            && FILE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+        {
+            return self.any(&function["children"]);
+        }
         if function["class"] != "FUNCTION" || !TABLE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
             return Err(Failure::refused(format!("the table function `{name}` is not allowed in a federated statement")));
         }
@@ -222,6 +253,11 @@ impl Walk<'_> {
     }
 
     fn unqualified(&self, table: &str) -> Failure {
+        if self.files.is_some() {
+            return Failure::refused(format!(
+                "the table `{table}` is no data file; write `read_csv('…')`, `read_parquet('…')` or `read_json('…')`"
+            ));
+        }
         Failure::refused(format!(
             "the table `{table}` has no alias; write `alias.schema.table` (PostgreSQL) or `alias.database.table` (MySQL); {}",
             self.known()

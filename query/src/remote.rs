@@ -23,6 +23,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::Connection;
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
+use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::{Error, Kind, Result, Secret};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 const PATH: &str = "/v1/query";
+const FILES_PATH: &str = "/v1/files";
 /// The header of W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
 /// A statement with its sources.
@@ -70,6 +72,7 @@ enum Reply {
         rows: Vec<Vec<Value>>,
         duration_ms: u64,
     },
+    Files(Box<FileAnswer>),
     Failed {
         kind: String,
         message: String,
@@ -106,11 +109,17 @@ impl From<Result<QueryOutcome>> for Reply {
     fn from(result: Result<QueryOutcome>) -> Self {
         match result {
             Ok(QueryOutcome { columns, rows, duration_ms }) => Self::Rows { columns, rows, duration_ms },
-            Err(error) => Self::Failed {
-                kind: format!("{:?}", error.kind()),
-                message: error.message().to_owned(),
-                details: error.details().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            },
+            Err(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<Error> for Reply {
+    fn from(error: Error) -> Self {
+        Self::Failed {
+            kind: format!("{:?}", error.kind()),
+            message: error.message().to_owned(),
+            details: error.details().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         }
     }
 }
@@ -119,16 +128,20 @@ impl From<Reply> for Result<QueryOutcome> {
     fn from(reply: Reply) -> Self {
         match reply {
             Reply::Rows { columns, rows, duration_ms } => Ok(QueryOutcome { columns, rows, duration_ms }),
-            Reply::Failed { kind, message, details } => {
-                let kind = Kind::ALL.into_iter().find(|known| format!("{known:?}") == kind).unwrap_or(Kind::Internal);
-                let add = |error: Error, (name, value): (String, String)| match DETAILS.into_iter().find(|known| *known == name) {
-                    Some(name) => error.with(name, value),
-                    None => error,
-                };
-                Err(details.into_iter().fold(Error::new(kind, message), add))
-            }
+            reply => Err(failure(reply)),
         }
     }
+}
+
+/// The error that a reply stands for.
+fn failure(reply: Reply) -> Error {
+    let Reply::Failed { kind, message, details } = reply else { return Error::internal("the query tier answered something else") };
+    let kind = Kind::ALL.into_iter().find(|known| format!("{known:?}") == kind).unwrap_or(Kind::Internal);
+    let add = |error: Error, (name, value): (String, String)| match DETAILS.into_iter().find(|known| *known == name) {
+        Some(name) => error.with(name, value),
+        None => error,
+    };
+    details.into_iter().fold(Error::new(kind, message), add)
 }
 
 /// Runs statements in another process.
@@ -160,12 +173,16 @@ impl RemoteQueryTier {
             .with_no_client_auth();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().connect_timeout(Duration::from_secs(5)).build();
         let client = client.map_err(|error| Error::internal("no HTTP client").because(error))?;
-        Ok(Self { client, url: format!("{}{PATH}", url.trim_end_matches('/')), token })
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token })
     }
 
     async fn ask(&self, query: FederatedQuery) -> Result<QueryOutcome> {
         let ask = Ask { sql: query.sql, sources: query.sources.iter().map(AskedSource::from).collect() };
-        let request = self.client.post(&self.url).bearer_auth(self.token.expose()).json(&ask);
+        self.post(PATH, &ask).await?.into()
+    }
+
+    async fn post(&self, path: &str, body: &impl Serialize) -> Result<Reply> {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(self.token.expose()).json(body);
         // The statement's span there becomes part of the request's trace here.
         let request = millrace_service::traceparent().into_iter().fold(request, |request, parent| request.header(TRACEPARENT, parent));
         let sent = request.send().await;
@@ -177,7 +194,7 @@ impl RemoteQueryTier {
             let text = format!("the query tier refused the request with status {}", response.status().as_u16());
             return Err(Error::internal(text));
         }
-        response.json::<Reply>().await.map_err(away)?.into()
+        response.json::<Reply>().await.map_err(away)
     }
 }
 
@@ -187,6 +204,20 @@ impl QueryTier for RemoteQueryTier {
             tokio::select! {
                 outcome = self.ask(query) => outcome,
                 () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "the query was cancelled")),
+            }
+        }
+        .boxed()
+    }
+
+    fn files(&self, request: FileRequest, cancel: CancellationToken) -> BoxFuture<'_, Result<FileAnswer>> {
+        async move {
+            let reply = tokio::select! {
+                reply = self.post(FILES_PATH, &request) => reply?,
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "the query was cancelled")),
+            };
+            match reply {
+                Reply::Files(answer) => Ok(*answer),
+                reply => Err(failure(reply)),
             }
         }
         .boxed()
@@ -237,6 +268,7 @@ impl RemoteServer {
         let shared = Shared { tier, token: Arc::new(config.token) };
         let router = Router::new()
             .route(PATH, post(answer))
+            .route(FILES_PATH, post(answer_files))
             .route("/livez", get(|| async { StatusCode::OK }))
             .route("/readyz", get(|| async { StatusCode::OK }))
             .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -259,9 +291,23 @@ impl RemoteServer {
     }
 }
 
-async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Json<Ask>) -> Response {
+fn is_known(shared: &Shared, headers: &HeaderMap) -> bool {
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if !shown.is_some_and(|shown| bool::from(shown.ct_eq(shared.token.expose().as_bytes()))) {
+    shown.is_some_and(|shown| bool::from(shown.ct_eq(shared.token.expose().as_bytes())))
+}
+
+async fn answer_files(State(shared): State<Shared>, headers: HeaderMap, body: Json<FileRequest>) -> Response {
+    if !is_known(&shared, &headers) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let span = tracing::info_span!("request", otel.name = format!("POST {FILES_PATH}"), otel.kind = "server");
+    millrace_service::continue_trace(&span, headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
+    let run = async { shared.tier.files(body.0, CancellationToken::new()).await };
+    Json(run.instrument(span).await.map_or_else(Reply::from, |answer| Reply::Files(Box::new(answer)))).into_response()
+}
+
+async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Json<Ask>) -> Response {
+    if !is_known(&shared, &headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let query = FederatedQuery { sql: body.0.sql, sources: body.0.sources.into_iter().map(AliasedSource::from).collect() };

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
+use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::{Error, Kind, Result};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::cancel::cancel;
 use crate::metrics::{Counted, Statement};
-use crate::wire::{Answer, Request, Source, SourceEngine, Tls};
+use crate::wire::{Answer, Errand, FilesErrand, Request, Source, SourceEngine, Tls};
 
 /// A warm child that nobody needed for so long is let go.
 const WARM_FOR: Duration = Duration::from_secs(60);
@@ -77,6 +78,31 @@ impl ChildQueryTier {
 
     async fn run_query(&self, query: FederatedQuery, cancelled: CancellationToken) -> Result<QueryOutcome> {
         let started = Instant::now();
+        let request = |tag: String, temp_dir: String| self.request(&query, tag, temp_dir);
+        match self.in_child(query.sources.clone(), request, cancelled).await? {
+            Answer::Rows { columns, rows } => Ok(QueryOutcome { columns, rows, duration_ms: started.elapsed().as_millis() as u64 }),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    async fn run_files(&self, request: FileRequest, cancelled: CancellationToken) -> Result<FileAnswer> {
+        let errand = |_: String, temp_dir: String| {
+            let QueryLimits { memory_mb, threads, max_rows, .. } = self.limits;
+            line(&Errand::Files(FilesErrand { request, memory_mb, threads, max_rows, temp_dir }))
+        };
+        match self.in_child(Vec::new(), errand, cancelled).await? {
+            Answer::Files(answer) => Ok(*answer),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Waits for its turn, hands the errand to a child and waits for the answer, within the deadline.
+    async fn in_child(
+        &self,
+        sources: Vec<AliasedSource>,
+        errand: impl FnOnce(String, String) -> Result<String>,
+        cancelled: CancellationToken,
+    ) -> Result<Answer> {
         let deadline = tokio::time::sleep(self.limits.deadline);
         tokio::pin!(deadline);
         let too_late = || Error::new(Kind::TimedOut, format!("the query took longer than {} s", self.limits.deadline.as_secs()));
@@ -89,10 +115,10 @@ impl ChildQueryTier {
         drop(queued);
         let _active = Counted::active();
         let tag = format!("millrace_{}", Ksuid::new(None::<std::time::SystemTime>, None));
-        let mut running = Running { child: Some(self.child()?), sources: query.sources.clone(), tag: tag.clone() };
+        let mut running = Running { child: Some(self.child()?), sources, tag: tag.clone() };
         self.warm_up();
         let temp = tempfile::tempdir().map_err(|error| Error::internal("no temporary directory for the query").because(error))?;
-        let request = self.request(&query, tag, temp.path().display().to_string())?;
+        let request = errand(tag, temp.path().display().to_string())?;
         let Some(child) = running.child.as_mut() else { return Err(Error::internal("a query without a child")) };
         let answer = tokio::select! {
             answer = converse(&mut child.process, &request) => answer?,
@@ -100,10 +126,7 @@ impl ChildQueryTier {
             () = cancelled.cancelled() => { running.cancel().await; return Err(ended()) }
         };
         running.child = None;
-        match answer {
-            Answer::Rows { columns, rows } => Ok(QueryOutcome { columns, rows, duration_ms: started.elapsed().as_millis() as u64 }),
-            Answer::Failed { kind, message } => Err(Error::new(kind.into(), message)),
-        }
+        Ok(answer)
     }
 
     fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
@@ -116,8 +139,7 @@ impl ChildQueryTier {
             max_rows: self.limits.max_rows,
             temp_dir,
         };
-        let line = serde_json::to_string(&request).map_err(|error| Error::internal("a query has no text form").because(error))?;
-        Ok(line + "\n")
+        line(&Errand::Statement(request))
     }
 
     /// A child that is warm, else a new one.
@@ -175,6 +197,24 @@ impl QueryTier for ChildQueryTier {
         }
         .instrument(span)
         .boxed()
+    }
+
+    fn files(&self, request: FileRequest, cancel: CancellationToken) -> BoxFuture<'_, Result<FileAnswer>> {
+        self.run_files(request, cancel).instrument(tracing::info_span!("files")).boxed()
+    }
+}
+
+/// The errand as the one line that a child reads.
+fn line(errand: &Errand) -> Result<String> {
+    let line = serde_json::to_string(errand).map_err(|error| Error::internal("a query has no text form").because(error))?;
+    Ok(line + "\n")
+}
+
+/// What an answer means that is not the one that was asked for.
+fn unexpected(answer: Answer) -> Error {
+    match answer {
+        Answer::Failed { kind, message } => kind.error(message),
+        _ => Error::internal("the query engine answered something else"),
     }
 }
 

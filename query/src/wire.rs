@@ -1,9 +1,27 @@
 //! What passes between the server and a child: one JSON line each way. Secrets travel in the request, over stdin, and nowhere else.
 
-use millrace_core::Kind;
 use millrace_core::connection::SslMode;
+use millrace_core::files::{FileAnswer, FileRequest};
+use millrace_core::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// What a child is started for.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Errand {
+    Statement(Request),
+    Files(FilesErrand),
+}
+
+/// Work on files, and the bounds of the engine.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FilesErrand {
+    pub(crate) request: FileRequest,
+    pub(crate) memory_mb: u64,
+    pub(crate) threads: u32,
+    pub(crate) max_rows: u64,
+    pub(crate) temp_dir: String,
+}
 
 /// One statement with everything it may touch.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +69,7 @@ pub(crate) enum SourceEngine {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
     Rows { columns: Vec<String>, rows: Vec<Vec<Value>> },
+    Files(Box<FileAnswer>),
     Failed { kind: FailedKind, message: String },
 }
 
@@ -64,21 +83,37 @@ pub(crate) enum FailedKind {
     Untrusted,
     PermissionDenied,
     Exhausted,
+    Invalid,
+    NotFound,
+    NotSupported,
+    ValueRefused,
+    /// The file is not the one that the change is about.
+    FileChanged,
+    /// A path lies outside the roots.
+    Outside,
     Internal,
 }
 
-impl From<FailedKind> for Kind {
-    fn from(kind: FailedKind) -> Self {
-        match kind {
-            FailedKind::StatementRefused => Self::StatementRefused,
-            FailedKind::ObjectMissing => Self::ObjectMissing,
-            FailedKind::LoginRefused => Self::LoginRefused,
-            FailedKind::Unreachable => Self::Unreachable,
-            FailedKind::Untrusted => Self::Untrusted,
-            FailedKind::PermissionDenied => Self::PermissionDenied,
-            FailedKind::Exhausted => Self::ServerExhausted,
-            FailedKind::Internal => Self::Internal,
-        }
+impl FailedKind {
+    /// The error that the server makes of it.
+    pub(crate) fn error(self, message: String) -> Error {
+        let kind = match self {
+            Self::StatementRefused => Kind::StatementRefused,
+            Self::ObjectMissing => Kind::ObjectMissing,
+            Self::LoginRefused => Kind::LoginRefused,
+            Self::Unreachable => Kind::Unreachable,
+            Self::Untrusted => Kind::Untrusted,
+            Self::PermissionDenied => Kind::PermissionDenied,
+            Self::Exhausted => Kind::ServerExhausted,
+            Self::Invalid => Kind::Invalid,
+            Self::NotFound => Kind::NotFound,
+            Self::NotSupported => Kind::NotSupported,
+            Self::ValueRefused => Kind::ValueRefused,
+            Self::FileChanged => return Error::new(Kind::Conflict, message).with("reason", "etag"),
+            Self::Outside => return Error::new(Kind::PermissionDenied, message).with("reason", "outside"),
+            Self::Internal => Kind::Internal,
+        };
+        Error::new(kind, message)
     }
 }
 

@@ -7,6 +7,7 @@ mod convert;
 mod crds;
 mod explore_postgres;
 mod faults;
+mod files;
 mod fleet;
 mod hostile;
 mod kit;

@@ -32,6 +32,8 @@ pub struct Api {
 pub struct Response {
     /// HTTP status.
     pub status: u16,
+    /// `ETag`, if it came.
+    pub etag: Option<String>,
     /// `Set-Cookie`, if it came.
     pub cookie: Option<String>,
     /// The body; `null` if it is not JSON.
@@ -102,8 +104,9 @@ impl Api {
         let response = with_body(request).send().await?;
         let status = response.status().as_u16();
         let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let text = response.text().await?;
-        Ok(Response { status, cookie, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
+        Ok(Response { status, etag, cookie, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
     }
 
     /// A GET.

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get, post, put};
-use millrace_core::connection::Connection;
+use millrace_core::connection::{Connection, ConnectionSpec};
 use millrace_core::id::ConnectionId;
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -204,19 +204,26 @@ async fn clone(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, 
     Ok(Json((&connection).into()))
 }
 
-async fn test(JsonBody(body): JsonBody) -> ApiResult<Json<Ping>> {
-    dial(&parse(body, None)?).await
+async fn test(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<Ping>> {
+    dial(&state, &parse(body, None)?).await
 }
 
 async fn ping(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, _: NoBody) -> ApiResult<Json<Ping>> {
-    dial(&state.store.connection(&id).await?).await.map_err(crate::ApiError::failed_ping)
+    dial(&state, &state.store.connection(&id).await?).await.map_err(crate::ApiError::failed_ping)
 }
 
 async fn ping_without_body(state: State<AppState>, id: PathId<ConnectionId>) -> ApiResult<Json<Ping>> {
     ping(state, id, NoBody).await
 }
 
-async fn dial(connection: &Connection) -> ApiResult<Json<Ping>> {
+async fn dial(state: &AppState, connection: &Connection) -> ApiResult<Json<Ping>> {
+    if let ConnectionSpec::Files(files) = &connection.spec {
+        let folder = millrace_connectors::file::resolve(&state.files, &files.base_path, None)?;
+        if !folder.is_dir() {
+            return Err(crate::ApiError::invalid("spec.files.basePath", format!("`{}` is no folder", files.base_path)));
+        }
+        return Ok(Json(Ping { ping: "ok" }));
+    }
     let mut session = millrace_connectors::connector(connection.engine)?.session(connection, None).await?;
     session.ping().await?;
     Ok(Json(Ping { ping: "ok" }))

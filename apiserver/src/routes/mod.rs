@@ -3,6 +3,8 @@
 mod configs;
 mod connections;
 mod data;
+mod files;
+mod fs;
 mod logs;
 mod query;
 mod sql;
@@ -13,6 +15,8 @@ mod user;
 
 use crate::route::Routes;
 
+pub use fs::named_roots;
+
 /// All endpoints.
 pub(crate) fn all() -> Routes {
     connections::routes()
@@ -22,6 +26,8 @@ pub(crate) fn all() -> Routes {
         .join(data::routes())
         .join(sql::routes())
         .join(query::routes())
+        .join(files::routes())
+        .join(fs::routes())
         .join(logs::routes())
         .join(system::routes())
         .join(user::routes())

@@ -2,7 +2,7 @@
 
 use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine, FilesSpec, Ssl, SslMode};
 use millrace_core::id::ConnectionId;
-use millrace_core::validate::{check_database, not_yet};
+use millrace_core::validate::{check_database, check_files, not_yet};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ use crate::wire::structure::DatabaseInfo;
 pub(crate) struct ConnectionRequest {
     /// What people call it.
     name: String,
-    /// `mysql` or `postgresql`, in any case.
+    /// `mysql`, `postgresql` or `files`, in any case.
     #[schemars(rename = "type")]
     kind: String,
     /// Where it is and who logs in.
@@ -173,11 +173,12 @@ fn spec(fields: &mut Map<String, Value>, engine: Engine) -> ApiResult<Connection
         ("database", Engine::MySql | Engine::PostgreSql) => database(content, engine).map(ConnectionSpec::Database),
         ("files", Engine::Files) => {
             let files: FilesSpec = read(content).map_err(|error| under(error, "spec.files"))?;
-            Err(ApiError::from(not_yet("files")).detail("value", files.base_path))
+            check_files(&files)?;
+            Ok(ConnectionSpec::Files(files))
         }
-        ("s3" | "gcs" | "azure" | "snowflake" | "files", _) => Err(not_yet(&form).into()),
-        ("database", _) => {
-            Err(ApiError::invalid("spec.database", format!("a connection of type `{}` has another form of spec", engine.as_str())))
+        ("s3" | "gcs" | "azure" | "snowflake", _) => Err(not_yet(&form).into()),
+        ("database" | "files", _) => {
+            Err(ApiError::invalid(format!("spec.{form}"), format!("a connection of type `{}` has another form of spec", engine.as_str())))
         }
         _ => Err(ApiError::invalid(format!("spec.{form}"), format!("unknown form `{form}`"))),
     }

@@ -3,6 +3,8 @@
 pub(crate) mod configs;
 pub(crate) mod connections;
 pub(crate) mod data;
+pub(crate) mod files;
+pub(crate) mod fs;
 pub(crate) mod logs;
 pub(crate) mod query;
 pub(crate) mod sql;

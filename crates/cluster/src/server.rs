@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use millrace_apiserver::{AppState, IdeAuth};
+use millrace_apiserver::{AppState, IdeAuth, named_roots};
 use millrace_bus::{Nats, NatsBus, NatsConfig};
 use millrace_core::federation::QueryTier;
+use millrace_core::files::FileRoots;
 use millrace_core::{Error, Kind, Result, Secret};
 use millrace_service::Ready;
 use tokio::net::TcpListener;
@@ -62,6 +63,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
+        files: Arc::new(FileRoots { allowed: named_roots(), denied: Vec::new() }),
         is_cluster: true,
         shutdown,
     };

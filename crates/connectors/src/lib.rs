@@ -3,6 +3,8 @@
 //! A folder never uses another one; what they share is `millrace-core` and the transport's protection.
 #![warn(missing_docs)]
 
+#[cfg(feature = "file")]
+pub mod file;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::error::Result;
+use crate::files::{FileAnswer, FileRequest};
 
 /// One source under the name that the statement uses.
 #[derive(Debug, Clone)]
@@ -47,4 +48,10 @@ pub struct QueryOutcome {
 pub trait QueryTier: Send + Sync {
     /// Runs one statement; dropping the future or cancelling the token ends it.
     fn run(&self, query: FederatedQuery, cancel: CancellationToken) -> BoxFuture<'_, Result<QueryOutcome>>;
+
+    /// Reads or rewrites data files.
+    ///
+    /// Contract: nothing outside the named files, or the roots of a statement, is opened; a rewrite that is ended at any moment leaves the old file or
+    /// the new one. Errors: [`crate::Kind::Conflict`] with the detail `reason` = `etag` if the file is not the one that the change is about.
+    fn files(&self, request: FileRequest, cancel: CancellationToken) -> BoxFuture<'_, Result<FileAnswer>>;
 }

@@ -19,6 +19,7 @@ pub mod entitlement;
 pub mod error;
 pub mod explore;
 pub mod federation;
+pub mod files;
 pub mod fleet;
 pub mod id;
 pub mod json_rows;

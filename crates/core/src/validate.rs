@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Mode, S3Selection, SourceConnection, StreamSpec, TargetSpec, WriteMode};
-use crate::connection::{Connection, ConnectionSpec, DatabaseSpec, OtherSpec};
+use crate::connection::{Connection, ConnectionSpec, DatabaseSpec, FilesSpec, OtherSpec};
 use crate::error::{Error, Result};
 
 /// Checks what the types of a definition cannot say.
@@ -58,7 +58,7 @@ pub fn check(spec: &StreamSpec) -> Result<()> {
 pub fn check_connection(connection: &Connection) -> Result<()> {
     match &connection.spec {
         ConnectionSpec::Database(spec) => check_database(spec),
-        ConnectionSpec::Files(_) => Err(not_yet("files")),
+        ConnectionSpec::Files(spec) => check_files(spec),
         ConnectionSpec::Other(OtherSpec::S3(_)) => Err(not_yet("s3")),
         ConnectionSpec::Other(OtherSpec::Gcs(_)) => Err(not_yet("gcs")),
         ConnectionSpec::Other(OtherSpec::Azure(_)) => Err(not_yet("azure")),
@@ -79,6 +79,21 @@ pub fn check_database(spec: &DatabaseSpec) -> Result<()> {
     }
     if spec.username.trim().is_empty() {
         return Err(Error::invalid("spec.database.username", "the user name must not be empty"));
+    }
+    Ok(())
+}
+
+/// Checks a folder's path.
+///
+/// # Errors
+/// [`crate::Kind::Invalid`] with the field.
+pub fn check_files(spec: &FilesSpec) -> Result<()> {
+    let path = std::path::Path::new(&spec.base_path);
+    if !path.is_absolute() || spec.base_path.contains('\0') {
+        return Err(Error::invalid("spec.files.basePath", "the folder must be an absolute path"));
+    }
+    if path.components().any(|component| component == std::path::Component::ParentDir) {
+        return Err(Error::invalid("spec.files.basePath", "the folder's path must not hold `..`"));
     }
     Ok(())
 }

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_apiserver::{AppState, IdeAuth, Sessions};
+use millrace_apiserver::{AppState, IdeAuth, Sessions, named_roots};
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
+use millrace_core::files::FileRoots;
 use millrace_core::{Error, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         entitlement,
         auth,
         sessions: Arc::new(Sessions::default()),
+        files: Arc::new(roots(&config.data_dir)),
         is_cluster: false,
         shutdown,
     };
@@ -101,6 +103,14 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
     // The last records are written within the journal's patience.
     let _ = tokio::time::timeout(journal::GRACE, journal).await;
     served.map_err(|error| Error::internal("the server stopped").because(error))
+}
+
+/// The user's home and the folders in `MILLRACE_FILE_ROOTS`; of the server's own data only the exports.
+fn roots(data_dir: &std::path::Path) -> FileRoots {
+    use etcetera::BaseStrategy as _;
+    let home = etcetera::choose_base_strategy().ok().map(|strategy| strategy.home_dir().to_path_buf());
+    let allowed = home.into_iter().chain(named_roots()).chain([data_dir.join("exports")]);
+    FileRoots { allowed: allowed.collect(), denied: vec![data_dir.to_path_buf()] }
 }
 
 /// One server per data directory; the lock goes with the process, however it ends.

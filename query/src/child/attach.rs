@@ -78,12 +78,23 @@ fn protection(source: &Source, dir: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// After this no setting can be changed, no file read, no further database attached.
-pub(super) fn lock_down(connection: &Connection, request: &Request) -> Result<(), Failure> {
+/// What an engine may use.
+pub(super) struct Bounds<'a> {
+    pub(super) memory_mb: u64,
+    pub(super) threads: u32,
+    pub(super) temp_dir: &'a str,
+    /// The only files that it may open, beside its own temporary ones.
+    pub(super) paths: &'a [String],
+}
+
+/// After this no setting can be changed, no file read but the named ones, no further database attached.
+pub(super) fn lock_down(connection: &Connection, bounds: &Bounds<'_>) -> Result<(), Failure> {
+    let paths: Vec<String> = bounds.paths.iter().map(|path| literal(path)).collect();
     let settings = [
-        format!("SET memory_limit = '{}MB'", request.memory_mb),
-        format!("SET threads = {}", request.threads.max(1)),
-        format!("SET temp_directory = {}", literal(&request.temp_dir)),
+        format!("SET memory_limit = '{}MB'", bounds.memory_mb),
+        format!("SET threads = {}", bounds.threads.max(1)),
+        format!("SET temp_directory = {}", literal(bounds.temp_dir)),
+        format!("SET allowed_paths = [{}]", paths.join(", ")),
         "SET enable_external_access = false".to_owned(),
         "SET lock_configuration = true".to_owned(),
     ];

@@ -1,6 +1,7 @@
 //! The child: one statement, then the end.
 
 mod attach;
+mod files;
 mod run;
 
 use std::io::{BufRead as _, Write as _};
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use duckdb::{Config, Connection};
 
-use crate::wire::{Answer, FailedKind, Failure, Request};
+use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request};
 
 /// Where the extensions lie, if not where they were at build time.
 const EXTENSION_DIR_VARIABLE: &str = "MILLRACE_EXTENSION_DIR";
@@ -23,8 +24,9 @@ pub fn query_one() -> ExitCode {
     if std::io::stdin().lock().read_line(&mut line).is_err() || line.trim().is_empty() {
         return ExitCode::SUCCESS; // a warm child that is not needed any more
     }
-    let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => answer(warm, &request),
+    let answer = match serde_json::from_str::<Errand>(&line) {
+        Ok(Errand::Statement(request)) => answer(warm, &request),
+        Ok(Errand::Files(errand)) => answer_files(warm, &errand),
         Err(_) => Answer::Failed { kind: FailedKind::Internal, message: "the request has an unknown form".to_owned() },
     };
     let mut out = std::io::stdout().lock();
@@ -81,6 +83,13 @@ fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
     match warm.and_then(|warm| run::run(&warm.connection, &warm.functions, request)) {
         Ok((columns, rows)) => Answer::Rows { columns, rows },
         Err(failure) => Answer::Failed { kind: failure.kind, message: without_secrets(failure.message, request) },
+    }
+}
+
+fn answer_files(warm: Result<Warm, Failure>, errand: &FilesErrand) -> Answer {
+    match warm.and_then(|warm| files::run(&warm, errand)) {
+        Ok(answer) => Answer::Files(Box::new(answer)),
+        Err(failure) => Answer::Failed { kind: failure.kind, message: failure.message },
     }
 }
 

@@ -3,9 +3,10 @@
 //! DuckDB itself writes every value as text (or JSON, for nested ones); here it only becomes a JSON number where a double carries it exactly.
 
 use duckdb::Connection;
+use millrace_core::explore::ResultColumn;
 use serde_json::{Number, Value};
 
-use super::attach::{attach, first_line, lock_down};
+use super::attach::{Bounds, attach, first_line, lock_down};
 use crate::check::check;
 use crate::wire::{FailedKind, Failure, Request};
 
@@ -19,7 +20,7 @@ type Rows = (Vec<String>, Vec<Vec<Value>>);
 
 /// How a column's text becomes JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Bool,
     Int,
     Float,
@@ -42,17 +43,28 @@ pub(super) fn run(connection: &Connection, functions: &[String], request: &Reque
             attach(connection, source, request)?;
         }
     }
-    lock_down(connection, request)?;
-    fetch(connection, sql.trim_end().trim_end_matches(';'), request.max_rows)
+    let Request { memory_mb, threads, temp_dir, .. } = request;
+    lock_down(connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths: &[] })?;
+    let (columns, rows) = fetch(connection, sql.trim_end().trim_end_matches(';'), request.max_rows)?;
+    Ok((columns.into_iter().map(|column| column.name).collect(), rows))
 }
 
-fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Failure> {
-    let described = connection.prepare(&format!("DESCRIBE SELECT * FROM ({sql})")).map_err(statement_error)?;
-    let columns = columns(described).map_err(statement_error)?;
+/// The columns of a query's result.
+pub(super) fn describe(connection: &Connection, sql: &str) -> Result<Vec<ResultColumn>, Failure> {
+    let mut described = connection.prepare(&format!("DESCRIBE SELECT * FROM ({sql})")).map_err(statement_error)?;
+    let columns =
+        described.query_map([], |row| Ok(ResultColumn { name: row.get(0)?, native_type: row.get(1)?, nullable: None, bits: None }));
+    columns.and_then(Iterator::collect).map_err(statement_error)
+}
+
+/// All rows of a query's result; more than `max_rows` are an error.
+pub(super) fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<(Vec<ResultColumn>, Vec<Vec<Value>>), Failure> {
+    let described = describe(connection, sql)?;
+    let columns: Vec<Form> = described.iter().map(|column| Form::of(&column.native_type)).collect();
     let list: Vec<String> = columns
         .iter()
         .zip(1..)
-        .map(|((_, form), place)| if *form == Form::Nested { format!("to_json(#{place})::VARCHAR") } else { format!("#{place}::VARCHAR") })
+        .map(|(form, place)| if *form == Form::Nested { format!("to_json(#{place})::VARCHAR") } else { format!("#{place}::VARCHAR") })
         .collect();
     let text = format!("SELECT {} FROM ({sql})", list.join(", "));
     let mut statement = connection.prepare(&text).map_err(statement_error)?;
@@ -67,7 +79,7 @@ fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Fail
             ));
         }
         let mut values = Vec::with_capacity(columns.len());
-        for (index, (_, form)) in columns.iter().enumerate() {
+        for (index, form) in columns.iter().enumerate() {
             let text: Option<String> = row.get(index).map_err(statement_error)?;
             bytes += text.as_ref().map_or(4, String::len);
             values.push(text.map_or(Value::Null, |text| form.json(text)));
@@ -80,20 +92,11 @@ fn fetch(connection: &Connection, sql: &str, max_rows: u64) -> Result<Rows, Fail
         }
         rows.push(values);
     }
-    Ok((columns.into_iter().map(|(name, _)| name).collect(), rows))
-}
-
-fn columns(mut described: duckdb::Statement<'_>) -> duckdb::Result<Vec<(String, Form)>> {
-    described
-        .query_map([], |row| {
-            let (name, kind): (String, String) = (row.get(0)?, row.get(1)?);
-            Ok((name, Form::of(&kind)))
-        })?
-        .collect()
+    Ok((described, rows))
 }
 
 impl Form {
-    fn of(kind: &str) -> Self {
+    pub(super) fn of(kind: &str) -> Self {
         if kind.ends_with(']') || kind.starts_with("STRUCT") || kind.starts_with("MAP") || kind.starts_with("UNION") {
             return Self::Nested;
         }
@@ -134,7 +137,7 @@ fn same_digits(a: &str, b: &str) -> bool {
     plain(a) == plain(b)
 }
 
-fn statement_error(error: duckdb::Error) -> Failure {
+pub(super) fn statement_error(error: duckdb::Error) -> Failure {
     let text = error.to_string();
     let kind = if text.starts_with("Catalog Error") {
         FailedKind::ObjectMissing

@@ -1,0 +1,340 @@
+//! Data files over the REST API: what is read, what is refused, and that a change leaves the old file or the new one.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use millrace_tests::api::Response;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+/// A server that opens one folder of its test.
+struct Place {
+    server: Server,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = dir.path().join("open").display().to_string();
+        std::fs::create_dir(&roots).unwrap();
+        let mut all = vec![("MILLRACE_FILE_ROOTS", roots.as_str()), ("HOME", roots.as_str())];
+        all.extend(env);
+        Self { server: Server::start_in(&[], &all).await, dir }
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.path().join("open").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    async fn get(&self, route: &str, path: &Path, more: &str) -> Response {
+        let path: String = url::form_urlencoded::byte_serialize(path.display().to_string().as_bytes()).collect();
+        self.server.api.get(&format!("{route}?path={path}{more}")).await.unwrap()
+    }
+
+    /// The rows of a file by column, without their ordinals.
+    async fn rows(&self, path: &Path) -> Vec<Value> {
+        let response = self.get("/files/data", path, "").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.body["data"].as_array().unwrap().clone()
+    }
+
+    async fn query(&self, sql: &str) -> Response {
+        let scope = self.dir.path().join("open").display().to_string();
+        self.server.api.post("/files/query", json!({"query": sql, "scopePath": scope})).await.unwrap()
+    }
+
+    async fn apply(&self, path: &Path, change: Value, etag: Option<&str>) -> Response {
+        let mut body = json!({"path": path});
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let headers: Vec<(&str, &str)> = etag.map(|etag| ("If-Match", etag)).into_iter().collect();
+        self.server.api.call_with(Method::POST, "/files/rows/apply", Some(body), &headers).await.unwrap()
+    }
+
+    /// A file as DuckDB writes it.
+    async fn parquet(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("open").join(name);
+        let bytes = include_bytes!("files/types.parquet");
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn ungzip(path: &Path) -> String {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn code(response: &Response) -> &str {
+    response.body["code"].as_str().unwrap_or_default()
+}
+
+const ODD_CSV: &str = "id;name;zip;note\r\n1;\"Smith; J\";00501;\"say \"\"hi\"\"\"\r\n2;;01000;\"\"\r\n3;\"two\r\nlines\";99999;1e5\r\n";
+
+#[tokio::test]
+async fn files_are_described_paged_counted_sniffed_summarised_and_queried() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv", "id,name,at\n1,x,2024-01-01\n2,y,2024-01-02\n3,,2024-01-03\n");
+    let meta = place.get("/files/meta", &csv, "&stats=true").await.body;
+    assert_eq!((&meta["rowCount"], &meta["columnCount"], &meta["format"]), (&json!(3), &json!(3), &json!("csv")), "{meta}");
+    assert_eq!(meta["csvDialect"]["delimiter"], ",");
+    assert_eq!(meta["columns"][2]["type"], "DATE");
+    let page = place.get("/files/data", &csv, "&order_by=id&order_dir=DESC&where=id%20%3E%201&limit=1").await;
+    assert_eq!(page.body["data"], json!([{"id": 3, "name": null, "at": "2024-01-03", "__rowid": 2}]), "{page:?}");
+    assert_eq!(page.body["total"], 2);
+    assert!(page.etag.is_some());
+    let skipped = place.get("/files/data", &csv, "&skipCount=true&offset=1&max_rows=2").await.body;
+    assert_eq!((skipped["data"].as_array().unwrap().len(), &skipped["total"]), (1, &json!(-1)));
+    assert_eq!(place.get("/files/count", &csv, "&where=name%20is%20null").await.body["count"], 1);
+    let sniffed = place.server.api.post("/files/csv/sniff", json!({"path": csv, "format": "csv"})).await.unwrap().body;
+    assert_eq!((&sniffed["hasHeader"], &sniffed["columns"][0]["type"]), (&json!(true), &json!("BIGINT")), "{sniffed}");
+    assert!(sniffed["prompt"].as_str().unwrap().contains("read_csv"));
+    let summary = place.server.api.post("/files/summary", json!({"path": csv})).await.unwrap().body;
+    assert_eq!((&summary["rowCount"], &summary["columns"][1]["count"]), (&json!(3), &json!(2)), "{summary}");
+    assert_eq!((&summary["columns"][0]["avg"], &summary["columns"][1]["maxLength"]), (&json!(2.0), &json!(1)));
+    let jsonl = place.write("b.jsonl", "{\"id\":1,\"total\":1.5}\n{\"id\":3,\"total\":2.5}\n");
+    assert_eq!(place.rows(&jsonl).await[1], json!({"id": 3, "total": 2.5, "__rowid": 1}));
+    let joined = place.query("SELECT a.name, b.total FROM read_csv('a.csv') a JOIN 'b.jsonl' b USING (id) ORDER BY id").await;
+    assert_eq!(joined.body["rows"], json!([["x", 1.5], [null, 2.5]]), "{joined:?}");
+    place.write("parts/1.csv", "n\n1\n");
+    place.write("parts/2.csv", "n\n2\n");
+    assert_eq!(place.get("/files/count", &place.dir.path().join("open/parts"), "").await.body["count"], 2);
+    assert_eq!(place.query("SELECT sum(n) FROM read_csv('parts/*.csv')").await.body["rows"], json!([[3]]));
+}
+
+#[tokio::test]
+async fn nothing_outside_the_roots_is_read_listed_or_written() {
+    let place = Place::start().await;
+    place.write("a.csv", "a\n1\n");
+    std::fs::write(place.dir.path().join("secret.csv"), "s\nhunter2\n").unwrap();
+    std::os::unix::fs::symlink(place.dir.path().join("secret.csv"), place.dir.path().join("open/link.csv")).unwrap();
+    std::os::unix::fs::symlink(place.dir.path(), place.dir.path().join("open/up")).unwrap();
+    let open = place.dir.path().join("open");
+    for path in ["/etc/passwd", "link.csv", "up/secret.csv", "../secret.csv", "a.csv\0", "%2e%2e/secret.csv", "http://127.0.0.1/x.csv"] {
+        let whole = if path.contains("://") { PathBuf::from(path) } else { open.join(path) };
+        for route in ["/files/meta", "/files/data", "/files/count"] {
+            let response = place.get(route, &whole, "").await;
+            assert!((400..500).contains(&response.status), "{route} {path}: {response:?}");
+            assert!(!response.body.to_string().contains("hunter2"));
+        }
+        let response = place.apply(&whole, json!({"inserts": [{"values": {"s": "x"}}]}), None).await;
+        assert!((400..500).contains(&response.status), "{path}: {response:?}");
+    }
+    assert_eq!(code(&place.get("/files/meta", &open.join("link.csv"), "").await), "PATH_REFUSED");
+    for sql in [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_csv('link.csv')",
+        "SELECT * FROM 'up/secret.csv'",
+        "SELECT * FROM read_csv('up/*.csv')",
+        "SELECT * FROM read_csv('../secret.csv')",
+        "SELECT * FROM read_csv('a' || '.csv')",
+        "SELECT * FROM read_text('a.csv')",
+        "SELECT * FROM glob('/*')",
+        "SELECT * FROM read_csv('http://127.0.0.1:1/x.csv')",
+        "COPY (SELECT 1) TO 'x.csv'",
+        "ATTACH 'x.db'",
+        "SELECT * FROM read_csv('a.csv') WHERE a IN (SELECT * FROM read_blob('a.csv'))",
+        "SELECT getenv('HOME')",
+        "SELECT 1; SELECT 2",
+    ] {
+        let response = place.query(sql).await;
+        assert!((400..500).contains(&response.status), "{sql}: {response:?}");
+        assert!(!response.body.to_string().contains("hunter2"), "{sql}");
+    }
+    for condition in ["1=1) UNION SELECT (1", "1 IN (SELECT 1 FROM read_csv('/etc/passwd'))", "1), (2"] {
+        let condition: String = url::form_urlencoded::byte_serialize(condition.as_bytes()).collect();
+        let response = place.get("/files/data", &open.join("a.csv"), &format!("&where={condition}")).await;
+        assert_eq!(code(&response), "STATEMENT_REFUSED", "{response:?}");
+    }
+    assert_eq!(std::fs::read_to_string(place.dir.path().join("secret.csv")).unwrap(), "s\nhunter2\n");
+    let data = place.server.dir.path().join("x.csv");
+    std::fs::write(&data, "a\n1\n").unwrap();
+    assert_eq!(code(&place.get("/files/meta", &data, "").await), "PATH_REFUSED");
+}
+
+#[tokio::test]
+async fn changed_csv_files_keep_their_dialect_and_every_other_value() {
+    let place = Place::start().await;
+    let csv = place.write("odd.csv", ODD_CSV);
+    let change = json!({"edits": [{"rowId": 0, "changes": {"note": "a;b"}}], "deletes": [{"rowId": 1}],
+        "inserts": [{"values": {"id": 4, "name": null, "zip": "00001"}}]});
+    let response = place.apply(&csv, change, None).await;
+    assert_eq!(response.body, json!({"status": "success", "updated": 1, "inserted": 1, "deleted": 1}), "{response:?}");
+    let text = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(text, "id;name;zip;note\r\n1;\"Smith; J\";00501;\"a;b\"\r\n3;\"two\r\nlines\";99999;1e5\r\n4;;00001;\r\n");
+    let before = place.write("odd2.csv", ODD_CSV);
+    let response = place.apply(&before, json!({"edits": [{"rowId": 2, "changes": {"name": "x"}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let kept = "id;name;zip;note\r\n1;\"Smith; J\";00501;\"say \"\"hi\"\"\"\r\n2;;01000;\"\"\r\n3;x;99999;1e5\r\n";
+    assert_eq!(std::fs::read_to_string(&before).unwrap(), kept);
+    let packed = place.write("a.csv.gz", gzip("a,b\n1,007\n2,x\n"));
+    let response = place.apply(&packed, json!({"edits": [{"rowId": 1, "changes": {"b": "y"}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(ungzip(&packed), "a,b\n1,007\n2,y\n");
+}
+
+#[tokio::test]
+async fn changed_json_files_keep_every_other_digit() {
+    let place = Place::start().await;
+    let json_file =
+        place.write("a.json", "[\n  {\"id\": 1.50, \"big\": 123456789012345678901234567890},\n  {\"id\": 2, \"big\": null}\n]\n");
+    let response = place.apply(&json_file, json!({"edits": [{"rowId": 1, "changes": {"id": 9}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let text = std::fs::read_to_string(&json_file).unwrap();
+    assert!(text.contains("1.50") && text.contains("123456789012345678901234567890"), "{text}");
+    let read: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((read.as_array().unwrap().len(), &read[1]), (2, &json!({"id": 9, "big": null})));
+    let lines = place.write("b.jsonl.gz", gzip("{\"a\":1,\"t\":\"x\"}\n{\"a\":2,\"t\":\"007\"}\n"));
+    let change = json!({"deletes": [{"rowId": 0}], "inserts": [{"values": {"t": "y", "a": "9007199254740993"}}]});
+    let response = place.apply(&lines, change, None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(ungzip(&lines), "{\"a\":2,\"t\":\"007\"}\n{\"a\":9007199254740993,\"t\":\"y\"}\n");
+}
+
+#[tokio::test]
+async fn changed_parquet_files_keep_types_and_compression() {
+    let place = Place::start().await;
+    let path = place.parquet("t.parquet").await;
+    let before = place.get("/files/meta", &path, "").await.body;
+    let response = place
+        .apply(&path, json!({"edits": [{"rowId": 0, "changes": {"d": "1.25", "l": [7], "b": "\\x00z"}}], "deletes": [{"rowId": 1}]}), None)
+        .await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let after = place.get("/files/meta", &path, "").await.body;
+    assert_eq!(before["columns"], after["columns"]);
+    assert_eq!((&after["rowCount"], &after["formatInfo"]["compression"]), (&json!(2), &before["formatInfo"]["compression"]));
+    assert_eq!(after["formatInfo"]["compression"], json!(["ZSTD"]));
+    let rows = place.rows(&path).await;
+    assert_eq!((&rows[0]["d"], &rows[0]["l"], &rows[0]["b"]), (&json!(1.25), &json!([7]), &json!("\\x00z")), "{rows:?}");
+    assert_eq!((&rows[1]["i"], &rows[1]["d"]), (&json!(3), &Value::Null), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_change_is_done_whole_or_not_at_all() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv", "id,name\n1,x\n2,y\n");
+    for (change, expected) in [
+        (json!({"edits": [{"rowId": 0, "changes": {"name": "z"}}, {"rowId": 2, "changes": {"name": "z"}}]}), "VALIDATION_FAILED"),
+        (json!({"edits": [{"rowId": 0, "changes": {"nome": "z"}}]}), "VALIDATION_FAILED"),
+        (json!({"edits": [{"rowId": 0, "changes": {"name": "z"}}], "deletes": [{"rowId": 0}]}), "VALIDATION_FAILED"),
+        (json!({"edits": [{"rowId": 0, "changes": {"id": "word", "name": "z"}}]}), "VALUE_REFUSED"),
+        (json!({}), "VALIDATION_FAILED"),
+    ] {
+        let response = place.apply(&csv, change, None).await;
+        assert_eq!(code(&response), expected, "{response:?}");
+        assert_eq!(std::fs::read_to_string(&csv).unwrap(), "id,name\n1,x\n2,y\n");
+    }
+    let left: Vec<_> = std::fs::read_dir(csv.parent().unwrap()).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    place.write("parts/1.csv", "n\n1\n");
+    let response = place.apply(&place.dir.path().join("open/parts"), json!({"deletes": [{"rowId": 0}]}), None).await;
+    assert_eq!(code(&response), "NOT_SUPPORTED", "{response:?}");
+}
+
+#[tokio::test]
+async fn of_two_editors_who_saw_the_same_file_one_is_told_to_read_again() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv", "id,name\n1,x\n2,y\n");
+    let etag = place.get("/files/data", &csv, "").await.etag.unwrap();
+    let change = |name: &str| json!({"edits": [{"rowId": 0, "changes": {"name": name}}]});
+    let (one, two) = tokio::join!(place.apply(&csv, change("one"), Some(&etag)), place.apply(&csv, change("two"), Some(&etag)));
+    let mut statuses = [one.status, two.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412], "{one:?} {two:?}");
+    let (winner, loser) = if one.status == 200 { ("one", &two) } else { ("two", &one) };
+    assert_eq!(code(loser), "FILE_CHANGED");
+    assert_eq!(std::fs::read_to_string(&csv).unwrap(), format!("id,name\n1,{winner}\n2,y\n"));
+    let fresh = if one.status == 200 { one.etag } else { two.etag };
+    assert_eq!(place.apply(&csv, change("three"), fresh.as_deref()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_killed_change_leaves_the_old_file_or_the_new_one_and_its_copy_is_swept() {
+    for (moment, is_new) in [("copied", false), ("synced", false), ("renamed", true)] {
+        let mut place = Place::start_with(&[("MILLRACE_FAILPOINT", &format!("rewrite-{moment}"))]).await;
+        let csv = place.write("a.csv", "id,name\n1,x\n2,y\n");
+        let response = place.apply(&csv, json!({"deletes": [{"rowId": 0}]}), None).await;
+        assert_eq!(response.status, 500, "{moment}: {response:?}");
+        let expected = if is_new { "id,name\n2,y\n" } else { "id,name\n1,x\n2,y\n" };
+        assert_eq!(std::fs::read_to_string(&csv).unwrap(), expected, "{moment}");
+        let count = || std::fs::read_dir(csv.parent().unwrap()).unwrap().count();
+        assert_eq!(count(), if is_new { 1 } else { 2 }, "{moment}");
+        // The failpoint goes with the restart; so do the roots, but for the home directory.
+        place.server.process.kill().await;
+        let roots = csv.parent().unwrap().display().to_string();
+        let dir = place.server.dir.path().to_owned();
+        let (process, base) = millrace_tests::process::Process::serve_with(&dir, &[], &[("MILLRACE_FILE_ROOTS", &roots)]).await.unwrap();
+        place.server.process = process;
+        place.server.api.base = base;
+        assert_eq!(place.apply(&csv, json!({"inserts": [{"values": {"id": 5, "name": "n"}}]}), None).await.status, 200);
+        assert_eq!(count(), 1, "{moment}");
+        assert_eq!(std::fs::read_to_string(&csv).unwrap(), format!("{expected}5,n\n"), "{moment}");
+    }
+}
+
+#[tokio::test]
+async fn folders_are_listed_with_formats_and_tables_and_hidden_entries_are_left_out() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv.gz", gzip("a\n1\n"));
+    place.write("note.txt", "x");
+    place.write(".hidden.csv", "x");
+    place.write("parts/1.parquet", "x");
+    place.write("parts/manifest.json", "{}");
+    place.write("mixed/1.csv", "a\n");
+    place.write("mixed/2.jsonl", "{}");
+    let open = csv.parent().unwrap();
+    let listing = place.get("/fs/list", open, "&connectionType=files").await.body;
+    let seen: Vec<(&str, &Value, &Value)> = listing["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["name"].as_str().unwrap(), &entry["format"], &entry["isTable"]))
+        .collect();
+    let expected =
+        [("mixed", &Value::Null, &json!(false)), ("parts", &json!("parquet"), &json!(true)), ("a.csv.gz", &json!("csv"), &Value::Null)];
+    assert_eq!(seen, expected, "{listing}");
+    assert_eq!(place.get("/fs/list", Path::new("/etc"), "").await.status, 403);
+    let roots = place.server.api.get("/fs/roots").await.unwrap().body;
+    assert!(roots.as_array().unwrap().contains(&json!(open)), "{roots}");
+    let writable = |path: PathBuf| {
+        let api = place.server.api.clone();
+        async move { api.post("/fs/writable", json!({"path": path})).await.unwrap().body }
+    };
+    assert_eq!(writable(open.join("new.csv")).await, json!({"ok": true}));
+    assert_eq!(writable("/etc".into()).await["ok"], false);
+}
+
+#[tokio::test]
+async fn connections_of_type_files_are_kept_tested_and_give_relative_paths_a_place() {
+    let place = Place::start().await;
+    place.write("a.csv", "a\n1\n");
+    let open = place.dir.path().join("open");
+    let body = json!({"name": "exports", "type": "files", "spec": {"files": {"basePath": open}}});
+    let api = &place.server.api;
+    assert_eq!(api.post("/connections/test", body.clone()).await.unwrap().body, json!({"ping": "ok"}));
+    let id = api.post("/connections", body).await.unwrap().text("id").unwrap();
+    assert_eq!(api.post(&format!("/connections/{id}/ping"), Value::Null).await.unwrap().status, 200);
+    assert_eq!(api.get(&format!("/files/count?path=a.csv&connectionId={id}")).await.unwrap().body["count"], 1);
+    let queried = api.post("/files/query", json!({"query": "SELECT * FROM 'a.csv'", "connectionId": id})).await.unwrap();
+    assert_eq!(queried.body["rows"], json!([[1]]), "{queried:?}");
+    let outside = json!({"name": "etc", "type": "file", "path": "/etc"});
+    assert_eq!(code(&api.post("/connections/test", outside).await.unwrap()), "PATH_REFUSED");
+    let relative = json!({"name": "x", "type": "files", "spec": {"files": {"basePath": "exports"}}});
+    assert_eq!(code(&api.post("/connections", relative).await.unwrap()), "VALIDATION_FAILED");
+}
