@@ -95,13 +95,13 @@ async fn composite_keys_of_labels_and_texts_page_completely() {
         &[
             "CREATE TABLE t (e ENUM('b','B','a','á') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, w VARCHAR(5) CHARACTER SET latin1 NOT NULL,
                 d DECIMAL(65,30) NOT NULL, PRIMARY KEY (e, w, d))",
-            "INSERT INTO t SELECT ELT(1 + seq % 4, 'b', 'B', 'a', 'á'), ELT(1 + seq % 3, 'ü', 'z', 'o'), seq / 7 FROM seq_1_to_60",
+            "INSERT INTO t SELECT ELT(1 + seq % 4, 'b', 'B', 'a', 'á'), ELT(1 + seq % 3, 'ü', 'z', 'o'), 0.5 FROM seq_1_to_12",
         ],
     )
     .await;
     let (whole, _) = all_pages(&mut explorer, "t", &[], 100).await;
-    let (paged, pages) = all_pages(&mut explorer, "t", &[], 7).await;
-    assert_eq!((whole.len(), pages), (60, 9));
+    let (paged, pages) = all_pages(&mut explorer, "t", &[], 5).await;
+    assert_eq!((whole.len(), pages), (12, 3));
     assert_eq!(paged, whole);
 }
 
@@ -157,7 +157,7 @@ async fn conditions_cannot_write() {
         &[
             "CREATE TABLE t (a INT PRIMARY KEY)",
             "INSERT INTO t VALUES (1)",
-            "CREATE FUNCTION grows() RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO t VALUES (RAND() * 1000000 + 2); RETURN 1; END",
+            "CREATE FUNCTION grows() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO t VALUES (2); RETURN 1; END",
         ],
     )
     .await;

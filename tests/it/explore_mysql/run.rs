@@ -144,14 +144,14 @@ async fn read_only_runs_change_nothing() {
         &[
             "CREATE TABLE t (a INT PRIMARY KEY)",
             "CREATE SEQUENCE s",
-            "CREATE FUNCTION grows() RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO t VALUES (1); RETURN 1; END",
+            "CREATE FUNCTION grows() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO t VALUES (1); RETURN 1; END",
         ],
     )
     .await;
     let file = format!("/tmp/{}", database.name);
     let outfile = format!("SELECT 1 INTO OUTFILE '{file}'");
-    let hidden = format!("SELECT 1 /*! INTO OUTFILE '{file}' */");
-    let for_mariadb = format!("SELECT 1 /*M! INTO DUMPFILE '{file}' */");
+    let hidden = format!("SELECT 1 /*! INTO OUTFILE '{file}' */ FROM DUAL");
+    let for_mariadb = format!("SELECT 1 /*M! INTO DUMPFILE '{file}' */ FROM DUAL");
     let writes = [
         "INSERT INTO t VALUES (1)",
         "SELECT grows()",
