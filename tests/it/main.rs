@@ -5,6 +5,7 @@ mod auth;
 mod conformance;
 mod convert;
 mod crds;
+mod explore_mysql;
 mod explore_postgres;
 mod faults;
 mod files;

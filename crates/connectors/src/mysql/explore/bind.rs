@@ -45,6 +45,9 @@ impl Piece {
     }
 }
 
+/// MySQL 8 swaps the coordinates of geographic systems in well-known binary, unlike what it stores; other servers take this for a comment.
+const LONGITUDE_FIRST: &str = " /*!80000 , 'axis-order=long-lat' */";
+
 /// A value as it is assigned to a column. `field` names it in errors.
 pub(super) fn assigned(column: &ObjectColumn, value: &Value, field: &str) -> Result<Piece> {
     if value.is_null() {
@@ -73,7 +76,7 @@ pub(super) fn matches(column: &ObjectColumn, value: &Value, in_key: bool, field:
         LogicalType::Spatial { .. } => {
             let (srid, wkb) = read_ewkb(&text).ok_or_else(|| spatial_error(column, field))?;
             Piece {
-                sql: format!("(ST_AsWKB({name}) = ? AND ST_SRID({name}) = ?)"),
+                sql: format!("(ST_AsWKB({name}{LONGITUDE_FIRST}) = ? AND ST_SRID({name}) = ?)"),
                 params: vec![Param::Bytes(wkb), Param::Int(i64::from(srid))],
             }
         }
@@ -110,9 +113,7 @@ pub(super) fn bound(column: &ObjectColumn, text: &str, field: &str) -> Result<Pi
     Ok(match &column.logical {
         LogicalType::Int { .. } | LogicalType::Year | LogicalType::Bool => Piece::with("?", integer(column, trimmed, field)?),
         LogicalType::Decimal { scale, .. } => {
-            if !is_decimal(trimmed) {
-                return Err(wrong(column, field, "it is not a decimal number"));
-            }
+            check_decimal(column, trimmed, field)?;
             Piece::with(format!("CAST(? AS DECIMAL(65,{scale}))"), Param::Text(trimmed.to_owned()))
         }
         LogicalType::Float32 => {
@@ -132,7 +133,7 @@ pub(super) fn bound(column: &ObjectColumn, text: &str, field: &str) -> Result<Pi
         }
         LogicalType::Spatial { .. } => {
             let (srid, wkb) = read_ewkb(trimmed).ok_or_else(|| spatial_error(column, field))?;
-            Piece { sql: "ST_GeomFromWKB(?, ?)".into(), params: vec![Param::Bytes(wkb), Param::Int(i64::from(srid))] }
+            Piece { sql: format!("ST_GeomFromWKB(?, ?{LONGITUDE_FIRST})"), params: vec![Param::Bytes(wkb), Param::Int(i64::from(srid))] }
         }
         LogicalType::Timestamp(_) => Piece::with("?", Param::Text(without_zone(trimmed).to_owned())),
         LogicalType::Date | LogicalType::DateTime(_) | LogicalType::Time(_) => Piece::with("?", Param::Text(trimmed.to_owned())),
@@ -144,7 +145,6 @@ pub(super) fn bound(column: &ObjectColumn, text: &str, field: &str) -> Result<Pi
 fn check_fits(column: &ObjectColumn, text: &str, field: &str) -> Result<()> {
     let fraction = |text: &str| text.rsplit_once('.').map_or(0, |(_, digits)| digits.trim_end_matches('0').len());
     let kept = match &column.logical {
-        LogicalType::Decimal { scale, .. } if !text.contains(['e', 'E']) => usize::from(*scale),
         LogicalType::DateTime(digits) | LogicalType::Timestamp(digits) | LogicalType::Time(digits) => usize::from(*digits),
         _ => return Ok(()),
     };
@@ -175,13 +175,35 @@ fn finite(column: &ObjectColumn, number: f64, field: &str) -> Result<f64> {
     if number.is_finite() { Ok(number) } else { Err(wrong(column, field, "MySQL has no such number")) }
 }
 
-fn is_decimal(text: &str) -> bool {
+/// Refuses what is no decimal number, and what the column cannot hold as it is: a cast would round or clamp it, in a key to that of another row.
+fn check_decimal(column: &ObjectColumn, text: &str, field: &str) -> Result<()> {
+    let Some((whole, fraction)) = decimal_digits(text) else { return Err(wrong(column, field, "it is not a decimal number")) };
+    let LogicalType::Decimal { precision, scale } = column.logical else { return Ok(()) };
+    if fraction <= i64::from(scale) && whole <= i64::from(precision.saturating_sub(scale)) {
+        return Ok(());
+    }
+    let text = format!("column `{}` ({}) has no room for the value's digits", column.name, column.full_type);
+    Err(Error::new(Kind::ValueRefused, text).field(field).with("column", column.name.clone()))
+}
+
+/// How many digits a decimal number needs before and after its point; none for what is no decimal number.
+fn decimal_digits(text: &str) -> Option<(i64, i64)> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let digits = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
-    let is_mantissa = digits.bytes().any(|byte| byte.is_ascii_digit())
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && digits.matches('.').count() <= 1;
-    is_mantissa && exponent.parse::<i32>().is_ok()
+    let exponent = i64::from(exponent.parse::<i32>().ok()?);
+    let mantissa = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
+    let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{before}{after}");
+    if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let significant = all.trim_start_matches('0');
+    if significant.is_empty() {
+        return Some((0, 0));
+    }
+    let point = before.len() as i64 + exponent;
+    let leading = (all.len() - significant.len()) as i64;
+    let last = all.trim_end_matches('0').len() as i64;
+    Some(((point - leading).max(0), (last - point).max(0)))
 }
 
 fn read_bits(text: &str, bits: u16) -> Option<u64> {
@@ -228,7 +250,15 @@ mod tests {
     use super::*;
 
     fn column(logical: LogicalType) -> ObjectColumn {
-        ObjectColumn { name: "c".into(), full_type: "t".into(), logical, is_nullable: true, is_generated: false, is_automatic: false }
+        ObjectColumn {
+            name: "c".into(),
+            full_type: "t".into(),
+            logical,
+            is_nullable: true,
+            is_generated: false,
+            is_refreshed: false,
+            is_automatic: false,
+        }
     }
 
     #[test]
@@ -246,6 +276,29 @@ mod tests {
         assert_eq!(assigned(&decimal, &json!("1.505"), "f").map_err(|error| error.kind()), Err(Kind::ValueRefused));
         assert!(assigned(&decimal, &json!("1.500"), "f").is_ok());
         assert!(assigned(&decimal, &json!("1; DROP"), "f").is_err());
+        for key in ["1.505", "1e-3", "1e9", "123456789"] {
+            assert_eq!(matches(&decimal, &json!(key), true, "f").map_err(|error| error.kind()), Err(Kind::ValueRefused), "{key}");
+        }
+    }
+
+    #[test]
+    fn digits_of_decimals_are_counted_whatever_their_form() {
+        let table = [
+            ("0", (0, 0)),
+            ("-0.00", (0, 0)),
+            ("12.50", (2, 1)),
+            ("+007.", (1, 0)),
+            (".05", (0, 2)),
+            ("1e3", (4, 0)),
+            ("12.5e-3", (0, 4)),
+            ("1200e-2", (2, 0)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(decimal_digits(text), Some(expected), "{text}");
+        }
+        for text in ["", ".", "-", "1.2.3", "1e", "x", "0x1", "1 2"] {
+            assert_eq!(decimal_digits(text), None, "{text}");
+        }
     }
 
     #[test]

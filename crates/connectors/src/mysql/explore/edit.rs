@@ -13,6 +13,9 @@ use super::{MySqlExplorer, qualified, quote};
 
 type Values = Map<String, Value>;
 
+/// WARN_DATA_TRUNCATED: a mere note even in strict mode where a date loses its time.
+const TRUNCATED: &str = "1265";
+
 impl MySqlExplorer {
     pub(super) async fn change_rows(&mut self, request: &ChangeRequest) -> Result<ChangedRows> {
         let database = self.database()?;
@@ -101,6 +104,7 @@ impl MySqlExplorer {
             && done.last_insert_id > 0
             && is_key(object, &column.name)
         {
+            keys.retain(|name, _| !name.eq_ignore_ascii_case(&column.name));
             keys.insert(column.name.clone(), Value::from(done.last_insert_id));
         }
         if object.key.columns().is_empty() || object.key.columns().iter().any(|name| value_of(&keys, name).is_none()) {
@@ -125,9 +129,16 @@ impl MySqlExplorer {
                     keys.retain(|key, _| !key.eq_ignore_ascii_case(name));
                     keys.insert(name.clone(), value.clone());
                 }
-                self.find(object, &keys, &at, 1).await
+                if object.key.columns().is_empty() {
+                    // These have other values by now.
+                    keys.retain(|name, _| object.column(name).is_some_and(|column| !column.is_generated && !column.is_refreshed));
+                }
+                let mut found = self.find(object, &keys, &at, 2).await?;
+                let is_sure = found.iter().all(|(row, _)| *row == found[0].0);
+                found.truncate(if is_sure { 1 } else { 0 });
+                Ok(found)
             };
-            let found = edited.await.map_err(|error| error.with("index", index.to_string()))?;
+            let found = edited.await.map_err(|error: Error| error.with("index", index.to_string()))?;
             stored.extend(found.into_iter().map(|(row, _)| row));
         }
         Ok(stored)
@@ -191,8 +202,12 @@ impl MySqlExplorer {
         piece.push(condition(object, keys, at)?);
         piece.push(Piece::new(format!(" LIMIT {limit} FOR UPDATE")));
         let wire = self.wire();
-        let Answered::Rows(announced) = wire.start(&piece.sql, &piece.params).await? else {
-            return Err(Error::new(Kind::ProtocolViolated, "the server answered no rows"));
+        let announced = match wire.start(&piece.sql, &piece.params).await {
+            Ok(Answered::Rows(announced)) => announced,
+            Ok(Answered::Done(_)) => return Err(Error::new(Kind::ProtocolViolated, "the server answered no rows")),
+            // ER_CANT_AGGREGATE_2COLLATIONS: the text has characters that the column's character set does not have, so no row has it.
+            Err(error) if error.detail("errno") == Some("1267") => return Ok(Vec::new()),
+            Err(error) => return Err(error),
         };
         let (types, results) = columns(&announced);
         let decoder = decoder(&announced, &types)?;
@@ -224,7 +239,7 @@ impl MySqlExplorer {
         };
         if done.warnings > 0 {
             let warnings = self.wire().query_text("SHOW WARNINGS").await?;
-            if let Some(warning) = warnings.iter().find(|row| row.get("Level") != Some("Note")) {
+            if let Some(warning) = warnings.iter().find(|row| row.get("Level") != Some("Note") || row.get("Code") == Some(TRUNCATED)) {
                 return Err(Error::new(Kind::ValueRefused, format!("the server would change the value: {}", warning.text("Message"))));
             }
         }

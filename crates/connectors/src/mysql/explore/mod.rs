@@ -80,6 +80,8 @@ impl MySqlExplorer {
         let is_open = !matches!(&outcome, Err(error) if matches!(error.kind(), Kind::ConnectionLost | Kind::ProtocolViolated));
         if is_open {
             self.wire().execute_text("COMMIT").await?;
+        } else {
+            self.is_clean = false;
         }
         outcome
     }

@@ -30,6 +30,8 @@ pub(super) struct ObjectColumn {
     pub(super) logical: LogicalType,
     pub(super) is_nullable: bool,
     pub(super) is_generated: bool,
+    /// Whether an update of the row changes it by itself.
+    pub(super) is_refreshed: bool,
     pub(super) is_automatic: bool,
 }
 
@@ -127,6 +129,7 @@ fn column(row: &TextRow) -> ObjectColumn {
         full_type,
         is_nullable: row.get("IS_NULLABLE") == Some("YES"),
         is_generated: extra.contains("virtual") || extra.contains("stored") || extra.contains("persistent"),
+        is_refreshed: extra.contains("on update"),
         is_automatic: extra.contains("auto_increment"),
     }
 }

@@ -25,7 +25,7 @@ impl MySqlExplorer {
         let read = read(self.wire(), &object, &piece, page.limit, &order, rows).await;
         let (columns, last) = self.end_reading(read).await.map_err(wrong_condition)?;
         // Without a key, rows that are alike in the order's columns could be told from each other by nothing.
-        let has_end = !object.key.columns().is_empty();
+        let has_end = !object.key.columns().is_empty() && order.iter().all(|by| object.column(&by.column).is_some_and(is_comparable));
         let next = last.filter(|_| has_end).map(|values| Cursor { order, values });
         Ok(Page { columns, next })
     }
@@ -68,12 +68,38 @@ fn whole_order(object: &Object, wanted: &[OrderBy]) -> Result<Vec<OrderBy>> {
     Ok(order)
 }
 
-/// How a column takes part in an order: labels by their texts, because an index of theirs means nothing to a cursor.
-fn sorted(column: &ObjectColumn) -> String {
+/// Servers sort by the first 1024 bytes of a value's weights (`max_sort_length`). Longer values take part in an order with so many characters, so that a cursor
+/// cuts where the server sorts.
+const SORTED_CHARACTERS: usize = 100;
+/// As above, of bytes.
+const SORTED_BYTES: usize = 500;
+/// Texts whose weights never exceed what is sorted by take part as they are, so that indexes serve.
+const SHORT_TEXT: u32 = 255;
+
+/// How a column takes part in an order: labels by their texts, because an index of theirs means nothing to a cursor, and exactly, because labels that a collation
+/// holds for equal are different rows.
+fn sorted(object: &Object, column: &ObjectColumn) -> String {
+    let name = quote(&column.name);
     match column.logical {
-        LogicalType::Enum(_) | LogicalType::Set(_) => format!("CAST({} AS CHAR)", quote(&column.name)),
-        _ => quote(&column.name),
+        LogicalType::Enum(_) | LogicalType::Set(_) => format!("CONVERT({name} USING utf8mb4) COLLATE utf8mb4_bin"),
+        _ => cut_at(object, column).map_or(name.clone(), |length| format!("LEFT({name}, {length})")),
     }
+}
+
+/// How much of a column's values takes part in an order; none for all. A key's columns tell rows apart, so they take part whole.
+fn cut_at(object: &Object, column: &ObjectColumn) -> Option<usize> {
+    match column.logical {
+        _ if object.key.columns().iter().any(|key| key.eq_ignore_ascii_case(&column.name)) => None,
+        LogicalType::Text => Some(SORTED_CHARACTERS),
+        LogicalType::Varchar(length) if length > SHORT_TEXT => Some(SORTED_CHARACTERS),
+        LogicalType::Bytes if column.full_type.ends_with("blob") => Some(SORTED_BYTES),
+        _ => None,
+    }
+}
+
+/// Whether a value's text can say which values come after it.
+fn is_comparable(column: &ObjectColumn) -> bool {
+    !matches!(column.logical, LogicalType::Json | LogicalType::Spatial { .. } | LogicalType::Unsupported(_))
 }
 
 /// MySQL's habit: NULL is less than everything.
@@ -87,7 +113,7 @@ fn statement(object: &Object, page: &PageRequest, order: &[OrderBy]) -> Result<P
     let mut conditions = Vec::new();
     conditions.extend(page.condition.as_deref().map(|text| Piece::new(format!("(\n{text}\n)"))));
     if let Some(cursor) = &page.after {
-        if cursor.order != order {
+        if cursor.order != order || cursor.values.len() != order.len() {
             return Err(Error::invalid("after", "the cursor belongs to another order"));
         }
         conditions.push(after(object, cursor)?);
@@ -103,13 +129,13 @@ fn statement(object: &Object, page: &PageRequest, order: &[OrderBy]) -> Result<P
         if column.is_nullable && nulls_first(by) == by.descending {
             keys.push(format!("ISNULL({}){}", quote(&column.name), if nulls_first(by) { " DESC" } else { "" }));
         }
-        keys.push(format!("{}{direction}", sorted(column)));
+        keys.push(format!("{}{direction}", sorted(object, column)));
     }
     if !keys.is_empty() {
         piece.push(Piece::new(format!(" ORDER BY {}", keys.join(", "))));
     }
     // One more tells whether there is a next page.
-    piece.push(Piece::new(format!(" LIMIT {}", page.limit + 1)));
+    piece.push(Piece::new(format!(" LIMIT {}", page.limit.saturating_add(1))));
     if page.offset > 0 {
         piece.push(Piece::new(format!(" OFFSET {}", page.offset)));
     }
@@ -122,13 +148,13 @@ fn after(object: &Object, cursor: &Cursor) -> Result<Piece> {
     let mut equal: Vec<Piece> = Vec::new();
     for (by, value) in cursor.order.iter().zip(&cursor.values) {
         let column = object.known_column(&by.column)?;
-        if let Some(behind) = behind(column, by, value.as_deref(), false)? {
+        if let Some(behind) = behind(object, column, by, value.as_deref(), false)? {
             let mut all = equal.clone();
             all.push(behind);
             alternatives
                 .push(Piece { sql: format!("({})", Piece::join(all.clone(), " AND ").sql), params: Piece::join(all, " AND ").params });
         }
-        equal.push(same(column, value.as_deref())?);
+        equal.push(same(object, column, value.as_deref())?);
     }
     if alternatives.is_empty() {
         return Ok(Piece::new("FALSE"));
@@ -137,20 +163,20 @@ fn after(object: &Object, cursor: &Cursor) -> Result<Piece> {
     let mut whole = Vec::new();
     if let (Some(by), Some(Some(value))) = (cursor.order.first(), cursor.values.first()) {
         let column = object.known_column(&by.column)?;
-        whole.extend(behind(column, by, Some(value), true)?);
+        whole.extend(behind(object, column, by, Some(value), true)?);
     }
     whole.push(Piece { sql: format!("({})", any.sql), params: any.params });
     Ok(Piece::join(whole, " AND "))
 }
 
 /// A condition that a column's value comes behind a value, or is it (`or_same`); none if nothing does.
-fn behind(column: &ObjectColumn, by: &OrderBy, value: Option<&str>, or_same: bool) -> Result<Option<Piece>> {
-    let name = sorted(column);
+fn behind(object: &Object, column: &ObjectColumn, by: &OrderBy, value: Option<&str>, or_same: bool) -> Result<Option<Piece>> {
+    let name = sorted(object, column);
     let Some(value) = value else {
         // Behind NULL come values, unless NULLs come last.
         return Ok(nulls_first(by).then(|| Piece::new(format!("{name} IS NOT NULL"))));
     };
-    let value = parameter(column, value)?;
+    let value = parameter(object, column, value)?;
     let operator = match (by.descending, or_same) {
         (false, false) => ">",
         (false, true) => ">=",
@@ -165,14 +191,17 @@ fn behind(column: &ObjectColumn, by: &OrderBy, value: Option<&str>, or_same: boo
     }))
 }
 
-fn same(column: &ObjectColumn, value: Option<&str>) -> Result<Piece> {
-    let name = sorted(column);
+fn same(object: &Object, column: &ObjectColumn, value: Option<&str>) -> Result<Piece> {
+    let name = sorted(object, column);
     let Some(value) = value else { return Ok(Piece::new(format!("{name} IS NULL"))) };
-    let value = parameter(column, value)?;
+    let value = parameter(object, column, value)?;
     Ok(Piece { sql: format!("{name} = {}", value.sql), params: value.params })
 }
 
-fn parameter(column: &ObjectColumn, text: &str) -> Result<Piece> {
+fn parameter(object: &Object, column: &ObjectColumn, text: &str) -> Result<Piece> {
+    // Two characters stand for each byte, and two for what begins them.
+    let length = cut_at(object, column).map(|length| if column.logical == LogicalType::Bytes { length * 2 + 2 } else { length });
+    let text = length.and_then(|length| text.char_indices().nth(length)).map_or(text, |(end, _)| &text[..end]);
     match column.logical {
         LogicalType::Enum(_) | LogicalType::Set(_) => Ok(Piece { sql: "?".into(), params: vec![Param::Text(text.to_owned())] }),
         _ => bound(column, text, "after"),

@@ -4,6 +4,7 @@ use millrace_core::explore::{ResultColumn, ResultSink, RunRequest, StatementEnd}
 use millrace_core::value::{RowEncoder as _, ValueRef};
 use millrace_core::{Error, Kind, Result};
 use sqlparser::dialect::MySqlDialect;
+use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
 use super::super::wire::{Answered, Done, Row, TextResult};
 use super::MySqlExplorer;
@@ -30,6 +31,7 @@ impl MySqlExplorer {
         let statements = statements::split(&MySqlDialect {}, &request.sql);
         if request.is_read_only {
             statements::check_reading(&statements)?;
+            check_no_files(&statements)?;
             self.wire().execute_text("SET SESSION TRANSACTION READ ONLY").await?;
         }
         // What people write is meant for the server as it is set up.
@@ -73,7 +75,8 @@ impl MySqlExplorer {
                         results.begin(&shown).await?;
                         has_rows = true;
                     }
-                    end.is_cut |= self.rows(&decoder, if is_shown { max_rows } else { 0 }, is_shown.then_some(&mut *results)).await?;
+                    let max_rows = if is_shown { max_rows } else { 0 };
+                    end.is_cut |= self.rows(&decoder, max_rows, statement.is_reading(), is_shown.then_some(&mut *results)).await?;
                     self.wire().has_more_results()
                 }
                 Answered::Done(Done { affected_rows, has_more, .. }) => {
@@ -93,11 +96,13 @@ impl MySqlExplorer {
         results.end(end).await
     }
 
-    /// Passes on at most `max_rows` rows; answers whether there were more.
+    /// Passes on at most `max_rows` rows; answers whether there were more. What only reads (`may_end`) is ended when much is left; a statement that writes goes on to
+    /// its end, for ending it would take back what it has done, or leave a procedure half way.
     async fn rows(
         &mut self,
         decoder: &super::super::values::RowDecoder,
         max_rows: u64,
+        may_end: bool,
         mut results: Option<&mut dyn ResultSink>,
     ) -> Result<bool> {
         let (mut count, mut dropped, mut is_killed) = (0_u64, 0_usize, false);
@@ -113,7 +118,7 @@ impl MySqlExplorer {
                     }
                     _ => {
                         dropped += packet.len();
-                        if dropped > DRAIN_LIMIT && !is_killed {
+                        if may_end && dropped > DRAIN_LIMIT && !is_killed {
                             is_killed = true;
                             millrace_core::explore::Explorer::canceller(self).cancel().await?;
                         }
@@ -136,6 +141,32 @@ impl MySqlExplorer {
             }
         }
     }
+}
+
+/// A transaction that cannot write still lets the server write files. Comments that the server executes could hide them.
+fn check_no_files(statements: &[Statement]) -> Result<()> {
+    for (number, statement) in (1..).zip(statements) {
+        let refused = |text: &'static str| Err(Error::new(Kind::StatementRefused, text).with("statement", format!("{number}")));
+        let Ok(tokens) = Tokenizer::new(&MySqlDialect {}, &statement.text).tokenize() else {
+            return refused("only statements that can be told apart into words are allowed here");
+        };
+        for token in &tokens {
+            match token {
+                Token::Word(word) if word.quote_style.is_none() && is_file_word(&word.value) => {
+                    return refused("only reading is allowed here, not writing files");
+                }
+                Token::Whitespace(Whitespace::MultiLineComment(text)) if text.starts_with('!') || text.starts_with("M!") => {
+                    return refused("only reading is allowed here, not comments that the server executes");
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_file_word(word: &str) -> bool {
+    ["OUTFILE", "DUMPFILE"].iter().any(|other| word.eq_ignore_ascii_case(other))
 }
 
 fn changes_rows(command: &str) -> bool {

@@ -78,6 +78,7 @@ type Grouped = BTreeMap<String, Vec<TextRow>>;
 
 /// What `information_schema` says, by table.
 struct Facts {
+    is_mariadb: bool,
     tables: Vec<TextRow>,
     columns: Grouped,
     indexes: Grouped,
@@ -100,6 +101,7 @@ impl Facts {
         let views = ask("views", "TABLE_SCHEMA", "table_name").await?;
         let checks = catalog::checks(wire, &text_literal(database)).await?;
         Ok(Self {
+            is_mariadb: wire.is_mariadb(),
             tables,
             columns: grouped(columns),
             indexes: grouped(indexes),
@@ -169,7 +171,7 @@ impl Facts {
     fn columns(&self, table: &str) -> Vec<ColumnStructure> {
         let index_rows = Self::rows(&self.indexes, table);
         let checks = self.checks.get(table).map(Vec::as_slice).unwrap_or_default();
-        Self::rows(&self.columns, table).iter().map(|row| column(row, index_rows, checks)).collect()
+        Self::rows(&self.columns, table).iter().map(|row| column(row, index_rows, checks, self.is_mariadb)).collect()
     }
 
     fn foreign_keys(&self, table: &str) -> Vec<ForeignKeyColumn> {
@@ -209,7 +211,7 @@ fn grouped(rows: Vec<TextRow>) -> Grouped {
     groups
 }
 
-fn column(row: &TextRow, index_rows: &[TextRow], checks: &[Check]) -> ColumnStructure {
+fn column(row: &TextRow, index_rows: &[TextRow], checks: &[Check], is_mariadb: bool) -> ColumnStructure {
     let name = row.text("COLUMN_NAME");
     let full = row.text("COLUMN_TYPE");
     let extra = row.text("EXTRA").to_ascii_lowercase();
@@ -239,7 +241,7 @@ fn column(row: &TextRow, index_rows: &[TextRow], checks: &[Check]) -> ColumnStru
         auto_increment: extra.contains("auto_increment"),
         generated: text("GENERATION_EXPRESSION"),
         // MariaDB spells "no default" of a nullable column as NULL.
-        default_value: row.get("COLUMN_DEFAULT").filter(|text| *text != "NULL").map(str::to_owned),
+        default_value: row.get("COLUMN_DEFAULT").filter(|text| !is_mariadb || *text != "NULL").map(str::to_owned),
         comment: text("COLUMN_COMMENT"),
         length: number("CHARACTER_MAXIMUM_LENGTH"),
         precision: number("NUMERIC_PRECISION").or_else(|| number("DATETIME_PRECISION")),

@@ -97,18 +97,23 @@ fn aggregates(column: &ObjectColumn) -> [(&'static str, String); AGGREGATES] {
     );
     let distinct = if is_long { format!("COUNT(DISTINCT MD5({name}))") } else { format!("COUNT(DISTINCT {name})") };
     let shown = match column.logical {
-        LogicalType::Bit(_) => format!("BIN({name} + 0)"),
+        LogicalType::Bit(_) => format!("{name} + 0"),
         LogicalType::Enum(_) | LogicalType::Set(_) => format!("CAST({name} AS CHAR)"),
         LogicalType::Text => format!("LEFT({name}, 255)"),
         _ => name.clone(),
+    };
+    // Bits are compared as a number and shown as digits.
+    let extreme = |function: &str| match column.logical {
+        LogicalType::Bit(bits) => format!("LPAD(BIN({function}({shown})), {bits}, '0')"),
+        _ => format!("{function}({shown})"),
     };
     let has_length = matches!(interest, Interest::Text | Interest::Bytes);
     let length = if interest == Interest::Bytes { format!("LENGTH({name})") } else { format!("CHAR_LENGTH({name})") };
     [
         ("count", format!("COUNT({name})")),
         ("distinct", distinct),
-        ("min", when(is_ordered, format!("MIN({shown})"))),
-        ("max", when(is_ordered, format!("MAX({shown})"))),
+        ("min", when(is_ordered, extreme("MIN"))),
+        ("max", when(is_ordered, extreme("MAX"))),
         ("avg", when(interest == Interest::Number, format!("AVG({name})"))),
         ("std", when(interest == Interest::Number, format!("STDDEV_SAMP({name})"))),
         ("shortest", when(has_length, format!("MIN({length})"))),
@@ -125,7 +130,8 @@ fn summary(column: &ObjectColumn, row: &TextRow, place: usize, row_count: u64) -
     let is_number = interest(column) == Interest::Number;
     let value = |at: usize| match row.at(place + at) {
         None => Value::Null,
-        Some(text) if is_number && is_exact_double(text) => text.parse::<f64>().map_or(Value::Null, Value::from),
+        Some(text) if is_number && is_exact_double(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+        Some(text) if matches!(column.logical, LogicalType::Timestamp(_)) => Value::from(format!("{text}+00")),
         Some(text) => Value::from(text),
     };
     let float = |at: usize| row.at(place + at).and_then(|text| text.parse::<f64>().ok());

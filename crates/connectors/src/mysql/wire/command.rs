@@ -195,9 +195,13 @@ impl Wire {
             Some(0x00) => Row::Values(packet),
             Some(0xFE) if is_eof(packet) => {
                 self.has_more_results = super::statement::eof_status(packet) & super::statement::MORE_RESULTS != 0;
+                self.has_unread = self.has_more_results;
                 Row::End
             }
-            Some(0xFF) => Row::Refused(super::server_error(place, packet, capabilities)),
+            Some(0xFF) => {
+                self.has_unread = false;
+                Row::Refused(super::server_error(place, packet, capabilities))
+            }
             _ => Row::Refused(Error::new(Kind::ProtocolViolated, format!("`{place}` sent a malformed row"))),
         })
     }

@@ -58,6 +58,8 @@ pub(crate) struct Wire {
     close_after_rows: Option<Vec<u8>>,
     /// Whether another result follows the rows that have ended.
     has_more_results: bool,
+    /// Whether an answer has begun whose end has not been read.
+    has_unread: bool,
     place: String,
 }
 
@@ -122,6 +124,7 @@ impl Wire {
             thread_id: 0,
             close_after_rows: None,
             has_more_results: false,
+            has_unread: false,
             place: place.to_owned(),
         };
         wire.log_in(spec, tls, database).await?;

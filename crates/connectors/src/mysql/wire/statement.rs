@@ -86,10 +86,12 @@ impl Wire {
     }
 
     async fn answered(&mut self) -> Result<Answered> {
+        self.has_unread = true;
         let packet = self.packet().await?.to_vec();
         match packet.first() {
             Some(0x00) => {
                 let done = done(&packet).ok_or_else(|| self.malformed("answer"))?;
+                self.has_unread = done.has_more;
                 if !done.has_more {
                     self.end_rows().await?;
                 }
@@ -97,6 +99,7 @@ impl Wire {
             }
             Some(0xFF) => {
                 let error = self.refusal(&packet);
+                self.has_unread = false;
                 self.end_rows().await?;
                 Err(error)
             }
@@ -137,9 +140,11 @@ impl Wire {
             let packet = self.packet().await?.to_vec();
             if is_eof(&packet) {
                 let done = Done { has_more: eof_status(&packet) & MORE_RESULTS != 0, ..Done::default() };
+                self.has_unread = done.has_more;
                 return Ok(TextResult { names, rows, done });
             }
             if packet.first() == Some(&0xFF) {
+                self.has_unread = false;
                 return Err(self.refusal(&packet));
             }
             rows.push(text_values(&packet, names.len()).ok_or_else(|| self.malformed("text row"))?);
@@ -148,7 +153,12 @@ impl Wire {
 
     /// Brings the session back to what it was after the login: no transaction, no temporary tables, no settings. Fails on servers that do not know the command
     /// (before MySQL 5.7.3 and MariaDB 10.2.4).
+    ///
+    /// Fails while an answer is unread: its packets would be taken for the answers of what comes next.
     pub(crate) async fn reset(&mut self) -> Result<()> {
+        if self.has_unread {
+            return Err(Error::new(Kind::ProtocolViolated, "the answer of the last statement has not been read to its end"));
+        }
         self.command(&[COM_RESET_CONNECTION]).await?;
         self.expect_ok().await?;
         self.prepare_session().await
