@@ -18,7 +18,7 @@ const ROW_HEADER: u64 = 4;
 const UNDISTURBED: Duration = Duration::from_secs(180);
 /// The run ends within this, however it is disturbed.
 const PATIENCE: Duration = Duration::from_secs(900);
-const KILL_EVERY: Duration = Duration::from_secs(6);
+const KILL_EVERY: Duration = Duration::from_secs(8);
 /// Chaos ends once so much of the rows is there: the end is then left to come.
 const CHAOS_UNTIL: u64 = ROWS * 9 / 10;
 

@@ -163,7 +163,8 @@ pub(crate) struct Scene {
     pub(crate) name: String,
     /// In front of the source.
     pub(crate) proxy: FaultProxy,
-    to: FaultProxy,
+    /// In front of the target.
+    pub(crate) to: FaultProxy,
 }
 
 /// The address of this machine that pods reach.

@@ -148,7 +148,9 @@ async fn a_connection_is_probed_again_after_a_failure_and_when_somebody_asks() {
     kube.kubectl(&["annotate", "connection", &name, "millrace.dev/probe=now"]).await;
     let refused = kube.until("connection", &name, "refused", |object| condition(object, "Reachable").0 == "False").await;
     assert_eq!(condition(&refused, "Reachable").1, "LoginRefused");
-    assert_eq!((&refused["status"]["probe"]["number"], &refused["status"]["probe"]["failures"]), (&json!(2), &json!(1)), "{refused:#}");
+    // By the time that somebody looks, it may have been tried again.
+    let [number, failures] = ["number", "failures"].map(|name| refused["status"]["probe"][name].as_u64().unwrap());
+    assert!(failures >= 1 && number == failures + 1, "{refused:#}");
     event(kube, &name, "Unreachable", "").await;
     // Nobody asks: it is tried again by itself.
     kube.apply(&[scene.secret("from", &server.mysql.password)]).await;

@@ -4,21 +4,43 @@ use millrace_tests::database::PgDatabase;
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::servers::shared;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::kube::{Scene, condition, kube};
+use crate::kube::{Scene, condition, host, kube};
 
 async fn assert_arrived(scene: &Scene) {
     let target = PgDatabase::open(&shared().await.postgres, &scene.target).await.unwrap();
     assert_equal(&scene.source.pool, &scene.source.name, &target.client, "public", "products").await.unwrap();
 }
 
+/// A committed sample, as `kubectl apply` takes it.
+fn sample(name: &str) -> Value {
+    let path = format!("{}/../crds/samples/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The samples of two connections and a definition; only what their comments leave to the reader is filled in: where the servers are, and who logs in. (The test's
+/// server has no name that a certificate could be verified by.)
+async fn samples(scene: &Scene) -> [Value; 5] {
+    let servers = shared().await;
+    let secret = |name: &str, password: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"password": password}});
+    let (mut from, mut to, mut definition) = (sample("connection-mariadb"), sample("connection-postgresql"), sample("streamconfig"));
+    from["spec"]["database"] =
+        json!({"host": host(), "port": scene.proxy.port, "username": servers.mysql.user, "database": scene.source.name});
+    to["spec"]["database"] = json!({"host": host(), "port": scene.to.port, "username": servers.postgres.user});
+    to["spec"].as_object_mut().unwrap().remove("ssl");
+    definition["spec"]["source"]["connections"][0]["database"] = json!(scene.source.name);
+    definition["spec"]["target"]["spec"]["db"]["database"] = json!(scene.target);
+    let name = |connection: &Value| connection["spec"]["secretRef"]["name"].as_str().unwrap().to_owned();
+    [secret(&name(&from), &servers.mysql.password), secret(&name(&to), &servers.postgres.password), from, to, definition]
+}
+
 #[tokio::test]
-async fn an_applied_definition_moves_a_million_rows_and_wait_returns_at_its_end() {
+async fn the_samples_move_a_million_rows_and_wait_returns_at_their_end() {
     let kube = kube().await;
-    let scene = Scene::new("million", &products(1_000_000)).await;
-    kube.until("connection", &format!("{}-from", scene.name), "reachable", |object| condition(object, "Reachable").0 == "True").await;
-    kube.apply(&[scene.definition(json!({}))]).await;
+    let mut scene = Scene::new("million", &products(1_000_000)).await;
+    kube.apply(&samples(&scene).await).await;
+    scene.name = "shop-to-warehouse".to_owned();
     kube.until("stream", &scene.stream(), "there", |object| object.is_object()).await;
     kube.kubectl(&["wait", "--for=condition=Finished", &format!("stream/{}", scene.stream()), "--timeout=120s"]).await;
     // Not before: whatever is asked now is the end.

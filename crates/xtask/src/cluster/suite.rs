@@ -11,6 +11,9 @@ use crate::{build, deps};
 /// Lines of a pod's log that are shown after a failure.
 const TAIL: &str = "--tail=80";
 
+/// Most tests wait for pods most of the time, so more of them run at once than there are processors to a small machine.
+const THREADS: &str = "--test-threads=3";
+
 /// So many failed tests are tried again; more are no accident.
 const AGAIN: usize = 6;
 
@@ -89,7 +92,7 @@ fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
         Ok(cluster.with_tools(step)?.features(deps::features()).args(&["--"]))
     };
     let suite = |name: &str| {
-        let (is_ok, failed) = step(name)?.args(&filter).run_tests()?;
+        let (is_ok, failed) = step(name)?.args(&[THREADS]).args(&filter).run_tests()?;
         if is_ok {
             return Ok(());
         }

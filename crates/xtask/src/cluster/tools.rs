@@ -83,14 +83,26 @@ pub(super) fn ensure() -> anyhow::Result<Tools> {
     if !is_installed() {
         install(&PACKAGES, "name a cluster in KUBECONFIG")?;
     }
-    let kube = deps::build_kubernetes()?;
-    let tools = Tools { kube, pause: bin("pause"), coredns: bin("coredns"), nats: bin("nats-server"), ingress: bin("ingress") };
-    go_install(COREDNS, &tools.coredns)?;
-    go_install(NATS, &tools.nats)?;
-    go_build("pause", "./pause", &repository().join("tests/kube"), &tools.pause)?;
-    go_build("the ingress controller", ".", &repository().join("tests/kube/ingress"), &tools.ingress)?;
-    clients()?;
-    Ok(tools)
+    // Kubernetes takes longest; what the others download and link is done beside it.
+    let (kube, others, clients) = std::thread::scope(|scope| {
+        let others = scope.spawn(build_others);
+        let clients = scope.spawn(clients);
+        (deps::build_kubernetes(), joined(others), joined(clients))
+    });
+    others?;
+    clients?;
+    Ok(Tools { kube: kube?, pause: bin("pause"), coredns: bin("coredns"), nats: bin("nats-server"), ingress: bin("ingress") })
+}
+
+fn joined(thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
+    thread.join().unwrap_or_else(|_| bail!("a thread panicked"))
+}
+
+fn build_others() -> anyhow::Result<()> {
+    go_install(COREDNS, &bin("coredns"))?;
+    go_install(NATS, &bin("nats-server"))?;
+    go_build("pause", "./pause", &repository().join("tests/kube"), &bin("pause"))?;
+    go_build("the ingress controller", ".", &repository().join("tests/kube/ingress"), &bin("ingress"))
 }
 
 /// kubectl and helm only, for a cluster of the user's own.
