@@ -7,6 +7,7 @@
 
 mod alias;
 mod catalogs;
+mod coverage;
 mod errors;
 mod explorers;
 mod extract;
@@ -23,6 +24,7 @@ mod state;
 mod wire;
 
 pub use catalogs::Catalogs;
+pub use coverage::coverage_markdown;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
 pub use search::SearchIndex;

@@ -103,6 +103,12 @@ impl Operation {
         self
     }
 
+    /// Its response is a text of this media type.
+    pub(crate) fn answers_text(mut self, media: &'static str) -> Self {
+        self.response = (200, media, Some(|_| schemars::json_schema!({"type": "string"})));
+        self
+    }
+
     /// Its response is a stream of events.
     pub(crate) fn streams(mut self) -> Self {
         self.response = (200, "text/event-stream", Some(|_| schemars::json_schema!({"type": "string"})));
@@ -149,6 +155,11 @@ impl Routes {
             };
             router.route(&format!("{BASE}{}", operation.path), handler)
         })
+    }
+
+    /// Method and path of every endpoint.
+    pub(crate) fn paths(&self) -> BTreeSet<(&'static str, &'static str)> {
+        self.0.iter().map(|(operation, _)| (operation.method, operation.path)).collect()
     }
 
     /// The OpenAPI 3.0 document of all endpoints.

@@ -129,6 +129,36 @@ pub(super) fn routes() -> Routes {
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_run),
         )
+        .join(older())
+}
+
+/// Older spellings. Those without an id mean the active stream, else the one that was started last.
+fn older() -> Routes {
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(&[Code::NotFound]);
+    let current = |path, id| op("get", path, id, "Counters of the active or latest stream").answers::<StreamStats>(200);
+    Routes::default()
+        .add(op("get", "/streams/{id}/progress", "getStreamProgress", "Older name of `getStreamStats`").answers::<StreamStats>(200), get(stats))
+        .add(current("/streams/current/stats", "getCurrentStats"), get(current_stats))
+        .add(current("/streams/stat", "getCurrentStat"), get(current_stats))
+        .add(
+            op("get", "/streams/config", "getCurrentConfig", "The config of the active or latest stream").answers::<StreamDetail>(200),
+            get(current_detail),
+        )
+}
+
+async fn current(state: &AppState) -> ApiResult<Stream> {
+    let mut streams = state.store.streams(None).await?;
+    streams.sort_by_key(|stream| stream.state.is_terminal());
+    streams.into_iter().next().ok_or_else(|| ApiError::new(Code::NotFound, "no stream was started yet"))
+}
+
+async fn current_stats(State(state): State<AppState>) -> ApiResult<Json<StreamStats>> {
+    let (stream, report) = state.orchestrator.stats(&current(&state).await?.id).await?;
+    Ok(Json(StreamStats::new(&stream, &report)))
+}
+
+async fn current_detail(State(state): State<AppState>) -> ApiResult<Json<StreamDetail>> {
+    Ok(Json((&current(&state).await?).into()))
 }
 
 async fn start(

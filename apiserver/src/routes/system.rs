@@ -13,7 +13,7 @@ use crate::extract::{JsonBody, NoBody, read};
 use crate::route::{Access, Operation, Routes};
 use crate::sql::{self, SqlLogging};
 use crate::state::AppState;
-use crate::wire::system::{Defaults, Health, Service, Services, SqlLoggingChange, Stopping};
+use crate::wire::system::{Defaults, Health, Service, Services, SqlLoggingChange, Stopping, Version};
 
 const TAG: &str = "system";
 
@@ -61,6 +61,8 @@ pub(super) fn routes() -> Routes {
             post(shutdown),
         )
         .add(op("/openapi.json", "openapi", "This document").answers::<serde_json::Value>(200), get(openapi))
+        .add(op("/openapi.yaml", "openapiYaml", "This document as YAML").answers_text("application/yaml"), get(openapi_yaml))
+        .add(op("/version", "version", "The server's version").access(Access::Open).answers::<Version>(200), get(version))
 }
 
 async fn health() -> Json<Health> {
@@ -119,4 +121,15 @@ async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<
 
 async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], crate::openapi_json())
+}
+
+async fn openapi_yaml() -> ApiResult<impl IntoResponse> {
+    let document: serde_json::Value = serde_json::from_str(&crate::openapi_json()).unwrap_or_default();
+    let text = serde_norway::to_string(&document)
+        .map_err(|error| millrace_core::Error::internal("the document has no YAML form").because(error))?;
+    Ok(([(CONTENT_TYPE, "application/yaml")], text))
+}
+
+async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
 }

@@ -51,3 +51,10 @@ pub(crate) struct SqlLoggingChange {
 pub(crate) struct Stopping {
     pub(crate) status: &'static str,
 }
+
+/// The server's version.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Version {
+    /// As of semantic versioning.
+    pub(crate) version: &'static str,
+}

@@ -49,6 +49,9 @@ enum Command {
     Openapi,
     /// Print the table of error codes
     Errors,
+    /// Print which rows of the wire contract are served
+    #[command(hide = true)]
+    ApiCoverage,
     /// Print what becomes of every source type
     Fidelity,
     /// Print the definitions of the custom resources as YAML
@@ -91,6 +94,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fidelity => print(&millrace_connectors::postgres::fidelity_markdown()),
         Command::Crds { kind } => crds(kind.as_deref()),
         Command::Errors => print(&millrace_apiserver::errors_markdown()),
+        Command::ApiCoverage => print(&millrace_apiserver::coverage_markdown()),
         Command::QueryOne => Ok(ExitCode::FAILURE),
     }
 }

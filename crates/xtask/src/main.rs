@@ -104,8 +104,9 @@ enum ClusterCommand {
 }
 
 /// Generated files: where they stand and which subcommand of `millrace` prints them.
-const GENERATED: [(&str, &[&str]); 9] = [
+const GENERATED: [(&str, &[&str]); 10] = [
     ("apiserver/openapi.json", &["openapi"]),
+    ("docs/api-coverage.md", &["api-coverage"]),
     ("docs/errors.md", &["errors"]),
     ("docs/fidelity.md", &["fidelity"]),
     ("crds/yaml/connections.yaml", &["crds", "connections"]),
