@@ -104,16 +104,13 @@ async fn changes_whose_rows_are_cut_are_still_made() {
 async fn a_reader_that_goes_away_leaves_a_session_that_is_not_used_again() {
     let (_database, mut explorer) = explored("gone", &[]).await;
     let mut kept = Kept::new();
-    kept.most_sends = 2;
-    let request = RunRequest { max_rows: u64::MAX, ..statements("SELECT seq, REPEAT('x', 50) FROM seq_1_to_100000") };
+    kept.most_sends = 0;
+    // Rows with numbers from 1024 to 2047 look like answers without an error to who does not know that they are rows.
+    let request = RunRequest { max_rows: u64::MAX, ..statements("SELECT seq, REPEAT('x', 50) FROM seq_1_to_1500") };
     assert_eq!(explorer.run(&request, &mut kept).await.unwrap_err().kind(), Kind::Cancelled);
     assert!(!explorer.is_reusable());
-    // Whatever is left of the result must not become the next one's.
-    if explorer.reset().await.is_ok() {
-        assert_eq!(run(&mut explorer, &statements("SELECT 'mine'")).await.0.results, [[json!(["mine"])]]);
-    } else {
-        assert!(!explorer.is_reusable());
-    }
+    assert!(explorer.reset().await.is_err());
+    assert!(!explorer.is_reusable());
 }
 
 #[tokio::test]
