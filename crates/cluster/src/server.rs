@@ -55,6 +55,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         store: Arc::new(store.clone()),
         orchestrator: Arc::new(ClusterOrchestrator::new(store)),
         bus: Arc::new(NatsBus::new(nats, true)),
+        live: Default::default(),
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
@@ -62,6 +63,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
+        idempotency: Default::default(),
         is_cluster: true,
         shutdown,
     };

@@ -85,6 +85,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         store: shared,
         orchestrator: Arc::new(orchestrator.clone()),
         bus,
+        live: Default::default(),
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
@@ -92,6 +93,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         entitlement,
         auth,
         sessions: Arc::new(Sessions::default()),
+        idempotency: Default::default(),
         is_cluster: false,
         shutdown,
     };
