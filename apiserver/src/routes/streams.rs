@@ -48,7 +48,8 @@ pub(super) fn routes() -> Routes {
             strict("/stream-configs/{id}/start", "startStream", "Start a config")
                 .access(Access::Strict(StreamOperation::Start))
                 .answers::<Started>(200)
-                .fails(STARTS),
+                .fails(STARTS)
+                .once(),
             post(start),
         )
         .add(
