@@ -211,6 +211,7 @@ async fn a_condition_stays_a_condition() {
         assert!(matches!(error.kind(), Kind::Invalid | Kind::StatementRefused), "{condition} {error:?}");
         assert!(explorer.count(&object("p"), Some(condition)).await.is_err(), "{condition}");
     }
+    assert!(checked_condition("a = 1 --", false).is_err());
     let writes =
         ["(SELECT true FROM dropped())", "set_config('transaction_read_only', 'off', false) IS NULL OR (SELECT true FROM dropped())"];
     let function = "CREATE FUNCTION dropped() RETURNS void LANGUAGE plpgsql AS 'BEGIN DELETE FROM keyless; END'";
