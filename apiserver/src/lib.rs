@@ -31,8 +31,8 @@ pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
 pub use idempotency::IdempotencyKeys;
 pub use live::LiveRecords;
-pub use search::SearchIndex;
 pub use routes::named_roots;
+pub use search::SearchIndex;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 
