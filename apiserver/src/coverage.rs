@@ -149,7 +149,13 @@ pub fn coverage_markdown() -> String {
     );
     for row in ROWS {
         let endpoints: Vec<String> = row.2.iter().map(|(method, path)| format!("`{} {path}`", method.to_uppercase())).collect();
-        text.push_str(&format!("| {} | {} | {} | {} |\n", row.0, row.1, endpoints.join(", "), if is_served(&row) { "yes" } else { "pending" }));
+        text.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            row.0,
+            row.1,
+            endpoints.join(", "),
+            if is_served(&row) { "yes" } else { "pending" }
+        ));
     }
     text
 }

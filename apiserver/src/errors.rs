@@ -71,6 +71,8 @@ codes! {
     Conflict = "CONFLICT", 409, "conflict";
     /// The definition sets `state`, so that only a change of the definition starts, pauses, resumes or stops its streams.
     ManagedDeclaratively = "MANAGED_DECLARATIVELY", 409, "conflict";
+    /// The request's `Idempotency-Key` was sent before with another request.
+    IdempotencyConflict = "IDEMPOTENCY_CONFLICT", 409, "conflict";
     /// Another stream is active; `details.value` names it.
     StreamActive = "STREAM_ACTIVE", 409, "stream";
     /// The target already holds a table or rows that the policies forbid to touch.

@@ -12,6 +12,8 @@ mod errors;
 mod explorers;
 mod extract;
 mod guard;
+mod idempotency;
+mod live;
 pub mod metrics;
 mod place;
 mod results;
@@ -27,8 +29,10 @@ pub use catalogs::Catalogs;
 pub use coverage::coverage_markdown;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
-pub use search::SearchIndex;
+pub use idempotency::IdempotencyKeys;
+pub use live::LiveRecords;
 pub use routes::named_roots;
+pub use search::SearchIndex;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
 
@@ -53,6 +57,7 @@ pub fn router(state: AppState) -> Router {
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
     let shutdown = state.shutdown.clone();
     catalogs::listen(&state);
+    live::listen(&state);
     let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::errors::{Code, ErrorBody};
 use crate::guard;
+use crate::idempotency;
 use crate::state::AppState;
 
 /// The path under which everything stands.
@@ -44,6 +45,7 @@ pub(crate) struct Operation {
     response: (u16, &'static str, Option<SchemaOf>),
     errors: Vec<Code>,
     confirms: bool,
+    once: bool,
 }
 
 impl Operation {
@@ -63,6 +65,7 @@ impl Operation {
             response: (200, "application/json", None),
             errors: Vec::new(),
             confirms: false,
+            once: false,
         }
     }
 
@@ -121,6 +124,12 @@ impl Operation {
         self
     }
 
+    /// It takes an `Idempotency-Key`.
+    pub(crate) fn once(mut self) -> Self {
+        self.once = true;
+        self.fails(&[Code::ValidationFailed, Code::IdempotencyConflict, Code::NotSupported, Code::BodyTooLarge])
+    }
+
     /// It needs `X-Confirm-Delete: true`.
     pub(crate) fn confirms(mut self) -> Self {
         self.confirms = true;
@@ -148,6 +157,11 @@ impl Routes {
     /// The router of all endpoints.
     pub(crate) fn router(self, state: &AppState) -> Router<AppState> {
         self.0.into_iter().fold(Router::new(), |router, (operation, handler)| {
+            let handler = if operation.once {
+                handler.layer(axum::middleware::from_fn_with_state(state.clone(), idempotency::once))
+            } else {
+                handler
+            };
             let handler = match operation.access {
                 Access::Strict(operation) => handler.layer(axum::middleware::from_fn_with_state((state.clone(), operation), guard::strict)),
                 Access::Tolerant => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::tolerant)),
@@ -214,6 +228,11 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     }
     if operation.confirms {
         parameters.push(json!({"name": "X-Confirm-Delete", "in": "header", "required": true, "description": "must be `true`", "schema": {"type": "string"}}));
+    }
+    if operation.once {
+        let meaning = "sent again with the same request within 24 hours, the answer is the same and nothing happens twice; not for servers of a cluster";
+        parameters.push(json!({"name": idempotency::HEADER, "in": "header", "description": meaning,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255}}));
     }
     let (status, media, schema) = operation.response;
     let mut success = json!({"description": "success"});

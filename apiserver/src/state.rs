@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogs::Catalogs;
 use crate::explorers::Explorers;
+use crate::idempotency::IdempotencyKeys;
+use crate::live::LiveRecords;
 use crate::search::SearchIndex;
 use crate::session::SessionStore;
 
@@ -34,6 +36,8 @@ pub struct AppState {
     pub orchestrator: Arc<dyn Orchestrator>,
     /// Live events.
     pub bus: Arc<dyn Bus>,
+    /// The newest of them, for event streams.
+    pub live: LiveRecords,
     /// Federated statements.
     pub query: Arc<dyn QueryTier>,
     /// Sessions in which people look into databases.
@@ -48,6 +52,8 @@ pub struct AppState {
     pub auth: IdeAuth,
     /// Browsers that have logged in.
     pub sessions: Arc<dyn SessionStore>,
+    /// Answers to requests that may be sent again.
+    pub idempotency: IdempotencyKeys,
     /// This installation.
     pub install_id: InstallId,
     /// Where exports go when nobody says otherwise.

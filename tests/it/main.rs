@@ -13,6 +13,7 @@ mod fleet;
 mod hostile;
 mod kit;
 mod property;
+mod resend;
 mod rest;
 mod runs;
 mod telemetry;

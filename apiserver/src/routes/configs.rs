@@ -43,7 +43,8 @@ pub(super) fn routes() -> Routes {
                 .takes::<StreamSpec>()
                 .example(example)
                 .answers::<StreamConfig>(201)
-                .fails(WRITES),
+                .fails(WRITES)
+                .once(),
             post(create),
         )
         .add(

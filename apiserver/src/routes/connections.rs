@@ -50,7 +50,8 @@ pub(super) fn routes() -> Routes {
                 .takes::<ConnectionRequest>()
                 .example(example.clone())
                 .answers::<Created>(201)
-                .fails(WRITES),
+                .fails(WRITES)
+                .once(),
             post(create),
         )
         .add(

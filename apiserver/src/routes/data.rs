@@ -146,7 +146,8 @@ fn changes() -> Routes {
             op("post", "/connections/{id}/databases/{db}/tables/{table}/rows/insert", "insertRows", "Add rows, all or none")
                 .takes::<InsertRequest>()
                 .example(json!({"inserts": [{"values": {"name": "Ada", "balance": "12.50"}}]}))
-                .answers::<Inserted>(200),
+                .answers::<Inserted>(200)
+                .once(),
             post(insert),
         )
         .add(

@@ -48,7 +48,8 @@ pub(super) fn routes() -> Routes {
             strict("/stream-configs/{id}/start", "startStream", "Start a config")
                 .access(Access::Strict(StreamOperation::Start))
                 .answers::<Started>(200)
-                .fails(STARTS),
+                .fails(STARTS)
+                .once(),
             post(start),
         )
         .add(
@@ -137,7 +138,10 @@ fn older() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(&[Code::NotFound]);
     let current = |path, id| op("get", path, id, "Counters of the active or latest stream").answers::<StreamStats>(200);
     Routes::default()
-        .add(op("get", "/streams/{id}/progress", "getStreamProgress", "Older name of `getStreamStats`").answers::<StreamStats>(200), get(stats))
+        .add(
+            op("get", "/streams/{id}/progress", "getStreamProgress", "Older name of `getStreamStats`").answers::<StreamStats>(200),
+            get(stats),
+        )
         .add(current("/streams/current/stats", "getCurrentStats"), get(current_stats))
         .add(current("/streams/stat", "getCurrentStat"), get(current_stats))
         .add(

@@ -57,7 +57,8 @@ pub(super) fn routes() -> Routes {
             op("post", "/connections/{id}/databases", "createDatabase", "Create a database; the body is its name")
                 .takes_text()
                 .answers::<Done>(200)
-                .fails(DEFINES),
+                .fails(DEFINES)
+                .once(),
             post(create_database),
         )
         .add(
@@ -71,7 +72,8 @@ pub(super) fn routes() -> Routes {
                 .takes_text()
                 .answers::<Done>(200)
                 .fails(&[Code::NotSupported])
-                .fails(DEFINES),
+                .fails(DEFINES)
+                .once(),
             post(create_schema),
         )
         .add(
@@ -165,7 +167,8 @@ fn older() -> Routes {
                 .takes_text()
                 .answers::<Done>(200)
                 .fails(&[Code::NotSupported])
-                .fails(DEFINES),
+                .fails(DEFINES)
+                .once(),
             post(create_schema),
         )
 }

@@ -61,10 +61,21 @@ pub(crate) fn record(event: &Event) -> Value {
 
 /// What a subscriber is told when it was too slow.
 pub(crate) fn lagged(count: u64) -> Value {
+    warning(&format!("{count} log records were skipped because this reader is slow"))
+}
+
+/// What a subscriber is told whose `Last-Event-ID` is none of this process.
+pub(crate) fn unknown_place() -> Value {
+    warning(
+        "log records may be missing here, because this server did not send the last one that this reader saw; ask for the logs of the stream",
+    )
+}
+
+fn warning(message: &str) -> Value {
     json!({
         "level": "warn",
         "timestamp": iso(chrono::Utc::now().timestamp_millis()),
-        "message": format!("{count} log records were skipped because this reader is slow"),
+        "message": message,
         "type": "api",
         "category": "general",
     })

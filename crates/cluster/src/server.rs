@@ -56,6 +56,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         store: Arc::new(store.clone()),
         orchestrator: Arc::new(ClusterOrchestrator::new(store)),
         bus: Arc::new(NatsBus::new(nats, true)),
+        live: Default::default(),
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
@@ -64,6 +65,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
         files: Arc::new(FileRoots { allowed: named_roots(), denied: Vec::new() }),
+        idempotency: Default::default(),
         is_cluster: true,
         shutdown,
     };

@@ -86,6 +86,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         store: shared,
         orchestrator: Arc::new(orchestrator.clone()),
         bus,
+        live: Default::default(),
         query: config.query,
         explorers: Default::default(),
         catalogs: Default::default(),
@@ -94,6 +95,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         auth,
         sessions: Arc::new(Sessions::default()),
         files: Arc::new(roots(&config.data_dir)),
+        idempotency: Default::default(),
         is_cluster: false,
         shutdown,
     };

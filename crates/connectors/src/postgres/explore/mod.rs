@@ -60,7 +60,7 @@ pub(super) struct PgExplorer {
     token: Arc<Mutex<CancelToken>>,
     /// `server_version_num`: 150004 for 15.4.
     version: i32,
-    /// A call has begun and not ended.
+    /// A call has begun and not ended, or has lost the connection.
     is_busy: bool,
     /// Statements of a user have run since the session was as it began.
     is_used: bool,
@@ -134,8 +134,9 @@ impl PgExplorer {
         })
     }
 
+    /// A call has ended. The driver may notice a lost connection later than its user.
     fn leave<T>(&mut self, outcome: Result<T>) -> Result<T> {
-        self.is_busy = false;
+        self.is_busy = outcome.as_ref().is_err_and(|error| matches!(error.kind(), Kind::ConnectionLost | Kind::ProtocolViolated));
         outcome
     }
 }
