@@ -14,7 +14,8 @@ use crate::state::{AppState, IdeAuth};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Request headers that clients of other loopback origins may send.
-const ALLOWED_HEADERS: &str = "content-type, idempotency-key, if-match, last-event-id, x-api-key, x-confirm-delete, x-install-id, x-request-id";
+const ALLOWED_HEADERS: &str =
+    "content-type, idempotency-key, if-match, last-event-id, x-api-key, x-confirm-delete, x-install-id, x-request-id";
 
 /// Gives every response the request's id, minting one where the client sent none.
 pub(crate) async fn request_id(request: Request, next: Next) -> Response {

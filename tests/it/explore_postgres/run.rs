@@ -64,7 +64,7 @@ async fn a_late_error_keeps_what_went_before_and_says_where_it_is() {
     let sql = "INSERT INTO t VALUES (1);\nSELECT 'ä';\nSELECT zz FROM t; INSERT INTO t VALUES (2)";
     let (kept, ran) = run(explorer.as_mut(), sql, false).await;
     let error = ran.unwrap_err();
-    assert_eq!((error.kind(), error.detail("statement"), error.detail("sqlstate")), (Kind::StatementRefused, Some("3"), Some("42703")));
+    assert_eq!((error.kind(), error.detail("statement"), error.detail("sqlstate")), (Kind::ObjectMissing, Some("3"), Some("42703")));
     assert_eq!(error.detail("position"), Some("46"), "{error:?}");
     assert_eq!(kept.ends.len(), 2);
     assert_eq!(database.texts("SELECT id::text FROM t").await.unwrap(), ["1"]);
@@ -126,9 +126,13 @@ async fn a_cancelled_statement_ends_and_an_absent_reader_ends_it_too() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         canceller.cancel().await.unwrap();
+        std::future::pending::<()>().await;
     };
     let ran = async { refused(run(explorer.as_mut(), "SELECT 1; SELECT pg_sleep(600)", false).await) };
-    let (error, ()) = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(ran, watch) }).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! { error = ran => error, () = watch => unreachable!() }
+    });
+    let error = error.await.unwrap();
     assert_eq!((error.kind(), error.detail("statement")), (Kind::Cancelled, Some("2")), "{error:?}");
     run(explorer.as_mut(), "SELECT 1", false).await.1.unwrap();
     let mut kept = Kept::new();
