@@ -317,6 +317,9 @@ impl Explorer for PgExplorer {
 }
 
 /// Ends what a session runs, whichever one is in the explorer's place.
+///
+/// The driver does not wait until the server has acted: a cancellation that comes too late for its statement may meet the session's next one, so a session that was
+/// cancelled while it was idle is not to be used again at once.
 struct PgCanceller {
     token: Arc<Mutex<CancelToken>>,
     connection: Connection,
