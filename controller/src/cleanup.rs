@@ -277,7 +277,7 @@ mod tests {
         let now = Timestamp::now().as_second();
         let at = |second| Some(Time(Timestamp::from_second(second).unwrap()));
         let config = |deleted_at| {
-            let spec = json!({"mode": "convert", "source": {"connections": [{"connection": "a"}]},
+            let spec = json!({"name": "c", "mode": "convert", "source": {"connections": [{"connection": "a"}]},
                 "target": {"connection": "b", "spec": {"db": {"database": "d"}}}});
             let mut config = StreamConfig::new("c", serde_json::from_value(spec).unwrap());
             config.metadata.deletion_timestamp = at(deleted_at);
