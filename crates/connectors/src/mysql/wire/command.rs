@@ -113,8 +113,8 @@ impl Wire {
         }
     }
 
-    /// Prepares a statement and executes it; rows then follow in the binary form until [`Wire::next_row`] says that they have ended.
-    pub(crate) async fn open_rows(&mut self, sql: &str, params: &[Param]) -> Result<Vec<ResultColumn>> {
+    /// Prepares a statement; what the server announces about it is passed over.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<StmtPacket> {
         let mut payload = vec![COM_STMT_PREPARE];
         payload.extend_from_slice(sql.as_bytes());
         self.command(&payload).await?;
@@ -131,6 +131,12 @@ impl Wire {
                 self.expect_eof().await?;
             }
         }
+        Ok(statement)
+    }
+
+    /// Prepares a statement and executes it; rows then follow in the binary form until [`Wire::next_row`] says that they have ended.
+    pub(crate) async fn open_rows(&mut self, sql: &str, params: &[Param]) -> Result<Vec<ResultColumn>> {
+        let statement = self.prepare(sql).await?;
         if usize::from(statement.num_params()) != params.len() {
             return Err(Error::internal("a statement has another number of parameters than values"));
         }

@@ -1,13 +1,10 @@
 //! Statements of any kind: what they answer, be it rows, a count, or several results one after the other.
 
 use millrace_core::{Error, Kind, Result};
-use mysql_common::io::ParseBuf;
-use mysql_common::packets::{Column, StmtPacket};
+use mysql_common::packets::Column;
 
 use super::Wire;
-use super::command::{
-    Announced, COM_QUERY, COM_RESET_CONNECTION, COM_STMT_CLOSE, COM_STMT_PREPARE, Param, execute_payload, is_eof, lenenc_int, text_values,
-};
+use super::command::{Announced, COM_QUERY, COM_RESET_CONNECTION, COM_STMT_CLOSE, Param, execute_payload, is_eof, lenenc_int, text_values};
 
 /// The server's flag for "another result follows".
 pub(super) const MORE_RESULTS: u16 = 0x0008;
@@ -48,22 +45,7 @@ pub(crate) struct TextResult {
 impl Wire {
     /// Prepares a statement and executes it. Rows are then read with [`Wire::buffered_row`]; at their end [`Wire::next_result`] or [`Wire::end_rows`] follows.
     pub(crate) async fn start(&mut self, sql: &str, params: &[Param]) -> Result<Answered> {
-        let mut payload = vec![COM_STMT_PREPARE];
-        payload.extend_from_slice(sql.as_bytes());
-        self.command(&payload).await?;
-        let packet = self.packet().await?.to_vec();
-        if packet.first() == Some(&0xFF) {
-            return Err(self.refusal(&packet));
-        }
-        let statement: StmtPacket = ParseBuf(&packet).parse(()).map_err(|_| self.malformed("statement"))?;
-        for count in [statement.num_params(), statement.num_columns()] {
-            for _ in 0..count {
-                self.packet().await?;
-            }
-            if count > 0 {
-                self.expect_eof().await?;
-            }
-        }
+        let statement = self.prepare(sql).await?;
         let mut close = vec![COM_STMT_CLOSE];
         close.extend_from_slice(&statement.statement_id().to_le_bytes());
         if usize::from(statement.num_params()) != params.len() {
