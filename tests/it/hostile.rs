@@ -126,7 +126,9 @@ async fn odd_requests_are_refused_and_cost_nothing() {
     ] {
         let answer = send(&request).await;
         let shown = String::from_utf8_lossy(&request[..request.len().min(80)]).into_owned();
-        assert!(answer.starts_with(expected), "{shown}: {answer}");
+        // Closing before all was read resets the connection, which may throw away the answer that was on its way.
+        let was_reset = answer.is_empty() && request.len() > 1 << 16;
+        assert!(answer.starts_with(expected) || was_reset, "{shown}: {answer}");
     }
     let deep = "[".repeat(200_000);
     let wide = format!("{{\"query\": \"{}\"}}", "x".repeat(3 << 20));

@@ -17,11 +17,14 @@ pub fn start_in(options: &[&str], prepare: impl FnOnce(&std::path::Path) -> anyh
     let install = program("MariaDB (package `mariadb-server`)", &["mariadb-install-db", "mysql_install_db"], &[])?;
     let dir = fresh_dir("mariadb", is_root().then_some(OS_USER))?;
     let data = dir.join("data");
+    // Servers that start sweep what looks like a temporary table out of this folder, also what belongs to others that share it.
+    let temporary = format!("--tmpdir={}", dir.display());
     run(
         &install,
         &[
             "--no-defaults".into(),
             format!("--datadir={}", data.display()),
+            temporary.clone(),
             "--auth-root-authentication-method=normal".into(),
             "--skip-test-db".into(),
         ],
@@ -49,6 +52,7 @@ pub fn start_in(options: &[&str], prepare: impl FnOnce(&std::path::Path) -> anyh
         "--character-set-server=utf8mb4".into(),
         "--max-connections=300".into(),
         "--skip-name-resolve".into(),
+        temporary,
     ];
     args.extend(options.iter().map(|option| (*option).to_owned()));
     args.extend(prepare(&dir)?);
