@@ -86,7 +86,7 @@ async fn fill(my: &MySqlDatabase, pg: &PgDatabase, rows: u64) -> anyhow::Result<
         "ANALYZE TABLE big".to_owned(),
     ];
     statements.extend(
-        (0..TABLES).map(|n| format!("CREATE TABLE small{n} (id INT PRIMARY KEY, a INT REFERENCES big (id), b TEXT, KEY by_a (a))")),
+        (0..TABLES).map(|n| format!("CREATE TABLE small{n} (id INT PRIMARY KEY, a BIGINT REFERENCES big (id), b TEXT, KEY by_a (a))")),
     );
     statements.extend((0..TABLES).map(|n| format!("INSERT INTO small{n} SELECT seq, NULL, 'x' FROM seq_1_to_200")));
     my.execute(&statements).await?;
