@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use millrace_core::Secret;
-use millrace_core::entitlement::StreamOperation;
+use millrace_core::entitlement::{Grant, StreamOperation};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
-use crate::errors::{ApiError, Code};
+use crate::errors::{ApiError, ApiResult, Code};
 use crate::state::{AppState, IdeAuth};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,15 +61,19 @@ pub(crate) async fn same_place(State(state): State<AppState>, request: Request, 
 /// Lets the four stream operations through only with a valid key and install id; asked before anything else of the request is looked at. The handler finds
 /// the [`Grant`] in the request.
 pub(crate) async fn strict(State((state, operation)): State<(AppState, StreamOperation)>, mut request: Request, next: Next) -> Response {
-    let key = Secret::new(header(&request, "x-api-key"));
-    let install = header(&request, "x-install-id");
-    match state.entitlement.authorise(&key, &install, operation).await {
+    match authorise(&state, request.headers(), operation).await {
         Ok(grant) => {
             request.extensions_mut().insert(grant);
             next.run(request).await
         }
-        Err(denial) => ApiError::from(denial).into_response(),
+        Err(error) => error.into_response(),
     }
+}
+
+/// Whether the request's key and install id may do this.
+pub(crate) async fn authorise(state: &AppState, headers: &HeaderMap, operation: StreamOperation) -> ApiResult<Grant> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Ok(state.entitlement.authorise(&Secret::new(text("x-api-key")), text("x-install-id"), operation).await?)
 }
 
 /// Under `auth.ide=key`, lets through whoever shows a known key by header or by the cookie of a session.
@@ -94,10 +98,6 @@ pub(crate) async fn shown_key(state: &AppState, headers: &HeaderMap) -> Secret {
         None => None,
     };
     found.unwrap_or_else(|| Secret::new(""))
-}
-
-fn header(request: &Request, name: &str) -> String {
-    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// `X-Confirm-Delete: true`, in any case, for destructive bulk requests.

@@ -6,8 +6,8 @@
 //!                          └─ other request ─▶ 409 `IDEMPOTENCY_CONFLICT`
 //! ```
 //!
-//! Answers stay for [`KEPT_FOR`] in the memory of one process. Servers of a cluster do not share it, and a promise that holds only if the client happens to
-//! reach the same server again is none: they refuse the header. A 5xx answer is not kept, so that it can be tried again.
+//! Answers stay for [`KEPT_FOR`] in the memory of one process; servers of a cluster keep them for each other too ([`SharedAnswers`]), because a promise that
+//! holds only if the client happens to reach the same server again is none. A 5xx answer is not kept, so that it can be tried again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +26,15 @@ use crate::extract::MAX_BODY;
 use crate::guard;
 use crate::state::AppState;
 
+pub use shared::SharedAnswers;
+use shared::{Found, Slot};
+
 /// The request header, as the OpenAPI document and errors name it.
 pub(crate) const HEADER: &str = "Idempotency-Key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long an answer is kept.
-const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Answers at once; the oldest goes first.
 const MOST: usize = 10_000;
 /// Bytes of all kept bodies; the oldest answer goes first.
@@ -65,7 +68,10 @@ impl Entry {
 
 /// What was answered to requests with a key; cheap to clone.
 #[derive(Clone, Default)]
-pub struct IdempotencyKeys(Arc<Mutex<HashMap<Digest, Entry>>>);
+pub struct IdempotencyKeys {
+    own: Arc<Mutex<HashMap<Digest, Entry>>>,
+    shared: Option<Arc<dyn SharedAnswers>>,
+}
 
 /// What to do with a request.
 enum Turn {
@@ -78,9 +84,14 @@ enum Turn {
 }
 
 impl IdempotencyKeys {
+    /// Answers that other servers find too.
+    pub fn shared(answers: Arc<dyn SharedAnswers>) -> Self {
+        Self { shared: Some(answers), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
         // Whole after every statement.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn turn(&self, key: Digest, request: Digest) -> Turn {
@@ -123,10 +134,6 @@ pub(crate) async fn once(State(state): State<AppState>, request: Request, next: 
     if !request.headers().contains_key(HEADER) {
         return next.run(request).await;
     }
-    if state.is_cluster {
-        let text = "servers of a cluster do not remember keys of requests; ask whether the first request was done";
-        return ApiError::new(Code::NotSupported, text).detail("field", HEADER).into_response();
-    }
     let caller = guard::shown_key(&state, request.headers()).await;
     run_once(&state.idempotency, caller.expose(), request, next).await.unwrap_or_else(ApiError::into_response)
 }
@@ -140,22 +147,36 @@ async fn run_once(keys: &IdempotencyKeys, caller: &str, request: Request, next: 
     let key = digest(&[caller.as_bytes(), parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), sent.as_bytes()]);
     let asked = digest(&[parts.uri.query().unwrap_or_default().as_bytes(), &body]);
     match keys.turn(key, asked) {
-        Turn::Other => {
-            let text = format!("`{HEADER}` was sent before with another request; a new request needs a new key");
-            Err(ApiError::new(Code::IdempotencyConflict, text).detail("field", HEADER))
-        }
+        Turn::Other => Err(other()),
         Turn::Again(mut answer) => match answer.wait_for(Option::is_some).await {
             Ok(answer) => Ok(answer.as_ref().map_or_else(interrupted, |answer| replay(answer.clone()))),
             Err(_) => Ok(interrupted()),
         },
         Turn::First(sender) => {
+            let slot = keys.shared.clone().map(|answers| Slot {
+                answers,
+                key: hex(&digest(&[b"key", &key])),
+                secret: digest(&[b"secret", caller.as_bytes(), sent.as_bytes()]),
+                request: asked,
+            });
             let request = Request::from_parts(parts, Body::from(body));
             let keys = keys.clone();
             // The client may go away; what it asked for is done to its end, and its next attempt finds the answer.
             let task = tokio::spawn(async move {
                 let mut under_way = UnderWay { keys, key, is_kept: false };
+                if let Some(slot) = &slot {
+                    match slot.claim().await.map_err(|error| ApiError::new(Code::Unavailable, error.message()).detail("field", HEADER))? {
+                        Found::Claimed => {}
+                        Found::Other => return Err(other()),
+                        Found::Unknown => return Ok(unknown()),
+                        Found::Answered(answer) => {
+                            under_way.is_kept = sender.send(Some(answer.clone())).is_ok();
+                            return Ok(replay(answer));
+                        }
+                    }
+                }
                 let response = next.run(request).await;
-                under_way.keep(sender, response).await
+                under_way.keep(sender, response, slot.as_ref()).await
             });
             task.await.map_err(|_| ApiError::new(Code::Internal, "the request failed inside the server"))?
         }
@@ -170,8 +191,11 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    async fn keep(&mut self, sender: watch::Sender<Option<Answer>>, response: Response) -> ApiResult<Response> {
+    async fn keep(&mut self, sender: watch::Sender<Option<Answer>>, response: Response, slot: Option<&Slot>) -> ApiResult<Response> {
         if response.status().is_server_error() {
+            if let Some(slot) = slot {
+                slot.settle(None).await;
+            }
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
@@ -179,6 +203,9 @@ impl UnderWay {
             .await
             .map_err(|_| ApiError::new(Code::Internal, "the request's answer broke inside the server"))?;
         let answer = Answer { status: parts.status, headers: parts.headers.clone(), body: body.clone() };
+        if let Some(slot) = slot {
+            slot.settle(Some(&answer)).await;
+        }
         self.is_kept = sender.send(Some(answer)).is_ok();
         Ok(Response::from_parts(parts, Body::from(body)))
     }
@@ -200,6 +227,16 @@ fn replay(answer: Answer) -> Response {
     response
 }
 
+fn other() -> ApiError {
+    let text = format!("`{HEADER}` was sent before with another request; a new request needs a new key");
+    ApiError::new(Code::IdempotencyConflict, text).detail("field", HEADER)
+}
+
+fn unknown() -> Response {
+    let text = "the first request with this key was begun by another server, which has not answered; look whether it was done before you send it with a new key";
+    ApiError::new(Code::Unavailable, text).detail("field", HEADER).into_response()
+}
+
 fn interrupted() -> Response {
     ApiError::new(Code::Unavailable, "the first request with this key failed; send it again").into_response()
 }
@@ -213,6 +250,10 @@ fn sent_key(headers: &HeaderMap) -> ApiResult<String> {
     }
 }
 
+fn hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Of parts that cannot run into each other.
 fn digest(parts: &[&[u8]]) -> Digest {
     let mut hash = Sha256::new();
@@ -223,6 +264,7 @@ fn digest(parts: &[&[u8]]) -> Digest {
     hash.finalize().into()
 }
 
+mod shared;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -9,12 +9,15 @@ mod alias;
 mod catalogs;
 mod coverage;
 mod errors;
+mod examples;
 mod explorers;
 mod extract;
 mod guard;
 mod idempotency;
 mod live;
 pub mod metrics;
+mod openapi;
+mod param;
 mod place;
 mod results;
 mod route;
@@ -29,7 +32,7 @@ pub use catalogs::Catalogs;
 pub use coverage::coverage_markdown;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
 pub use explorers::Explorers;
-pub use idempotency::IdempotencyKeys;
+pub use idempotency::{IdempotencyKeys, KEPT_FOR as ANSWERS_KEPT_FOR, SharedAnswers};
 pub use live::LiveRecords;
 pub use routes::named_roots;
 pub use search::SearchIndex;
@@ -44,6 +47,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub fn router(state: AppState) -> Router {
     routes::all()
         .router(&state)
+        .merge(routes::swagger::assets())
         .fallback(|| async { ApiError::new(Code::RouteNotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use axum::Router;
 use axum::routing::MethodRouter;
 use millrace_core::entitlement::StreamOperation;
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::errors::{Code, ErrorBody};
+use crate::errors::Code;
 use crate::guard;
 use crate::idempotency;
+use crate::param::Param;
 use crate::state::AppState;
 
 /// The path under which everything stands.
@@ -28,24 +28,32 @@ pub(crate) enum Access {
     Strict(StreamOperation),
 }
 
-type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A response header: name and meaning.
+pub(crate) type Header = (&'static str, &'static str);
 
 /// What the document says of one endpoint.
+#[derive(Clone)]
 pub(crate) struct Operation {
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    access: Access,
-    query: &'static [(&'static str, &'static str, &'static str)],
-    request: Option<SchemaOf>,
-    request_media: &'static str,
-    example: Option<Value>,
-    response: (u16, &'static str, Option<SchemaOf>),
-    errors: Vec<Code>,
-    confirms: bool,
-    once: bool,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) id: &'static str,
+    pub(crate) tag: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) access: Access,
+    pub(crate) query: Vec<Param>,
+    pub(crate) request: Option<SchemaOf>,
+    pub(crate) request_media: &'static str,
+    pub(crate) example: Option<Value>,
+    pub(crate) response: (u16, &'static str, Option<SchemaOf>),
+    pub(crate) headers: Vec<Header>,
+    pub(crate) errors: Vec<Code>,
+    pub(crate) confirms: bool,
+    pub(crate) once: bool,
+    pub(crate) matches: bool,
+    /// The id of the operation whose older name this is.
+    pub(crate) newer: Option<&'static str>,
 }
 
 impl Operation {
@@ -58,14 +66,17 @@ impl Operation {
             tag,
             summary,
             access: Access::Tolerant,
-            query: &[],
+            query: Vec::new(),
             request: None,
             request_media: "application/json",
             example: None,
             response: (200, "application/json", None),
+            headers: Vec::new(),
             errors: Vec::new(),
             confirms: false,
             once: false,
+            matches: false,
+            newer: None,
         }
     }
 
@@ -75,9 +86,9 @@ impl Operation {
         self
     }
 
-    /// Its query parameters: name, JSON type, meaning.
-    pub(crate) fn query(mut self, query: &'static [(&'static str, &'static str, &'static str)]) -> Self {
-        self.query = query;
+    /// Its query parameters.
+    pub(crate) fn query(mut self, query: &[Param]) -> Self {
+        self.query.extend_from_slice(query);
         self
     }
 
@@ -89,7 +100,7 @@ impl Operation {
 
     /// Its request body is plain text.
     pub(crate) fn takes_text(mut self) -> Self {
-        self.request = Some(|_| schemars::json_schema!({"type": "string"}));
+        self.request = Some(|_| schemars::json_schema!({"type": "string", "minLength": 1}));
         self.request_media = "text/plain";
         self
     }
@@ -113,9 +124,19 @@ impl Operation {
     }
 
     /// Its response is a stream of events.
-    pub(crate) fn streams(mut self) -> Self {
-        self.response = (200, "text/event-stream", Some(|_| schemars::json_schema!({"type": "string"})));
+    pub(crate) fn streams(self) -> Self {
+        self.answers_text("text/event-stream")
+    }
+
+    /// Its response says more in a header.
+    pub(crate) fn header(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.headers.push((name, meaning));
         self
+    }
+
+    /// Its response says whether it was remembered.
+    pub(crate) fn remembered(self) -> Self {
+        self.header("X-Cache", "`HIT`: the answer was remembered; `MISS`: the database was asked")
     }
 
     /// Codes that it can answer beside those that every endpoint can.
@@ -127,13 +148,36 @@ impl Operation {
     /// It takes an `Idempotency-Key`.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
-        self.fails(&[Code::ValidationFailed, Code::IdempotencyConflict, Code::NotSupported, Code::BodyTooLarge])
+        self.header("Idempotency-Replayed", "`true`: an earlier request with the same key was answered, and nothing happened again")
+            .fails(&[Code::ValidationFailed, Code::IdempotencyConflict, Code::Unavailable, Code::BodyTooLarge])
+    }
+
+    /// It takes `If-Match` with an etag.
+    pub(crate) fn matches(mut self) -> Self {
+        self.matches = true;
+        self
+    }
+
+    /// It is an older form of this operation.
+    pub(crate) fn older_than(mut self, id: &'static str) -> Self {
+        self.newer = Some(id);
+        self
     }
 
     /// It needs `X-Confirm-Delete: true`.
     pub(crate) fn confirms(mut self) -> Self {
         self.confirms = true;
-        self
+        self.fails(&[Code::ConfirmationRequired])
+    }
+
+    /// The same endpoint under a name of its own.
+    fn renamed(&self, path: &'static str, id: &'static str) -> Self {
+        let mut older = Self { path, id, newer: Some(self.id), ..self.clone() };
+        let has = |path: &str, name: &str| path.split('/').any(|part| part == name);
+        if has(self.path, "{db}") && !has(path, "{db}") {
+            older.query.push(Param::text("database", "the database; the connection's default if absent"));
+        }
+        older
     }
 }
 
@@ -154,6 +198,18 @@ impl Routes {
         self
     }
 
+    /// Adds older names of endpoints: path, id, and the id of the endpoint that it means, whose method and handler are used. An id that does not exist
+    /// adds nothing.
+    pub(crate) fn also(mut self, names: &[(&'static str, &'static str, &'static str)]) -> Self {
+        for (path, id, of) in names {
+            let found = self.0.iter().find(|(operation, _)| operation.id == *of);
+            let older = found.map(|(operation, handler)| (operation.renamed(path, id), handler.clone()));
+            debug_assert!(older.is_some(), "no operation is called `{of}`");
+            self.0.extend(older);
+        }
+        self
+    }
+
     /// The router of all endpoints.
     pub(crate) fn router(self, state: &AppState) -> Router<AppState> {
         self.0.into_iter().fold(Router::new(), |router, (operation, handler)| {
@@ -171,139 +227,13 @@ impl Routes {
         })
     }
 
+    /// What the document says of each endpoint.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.0.iter().map(|(operation, _)| operation)
+    }
+
     /// Method and path of every endpoint.
     pub(crate) fn paths(&self) -> BTreeSet<(&'static str, &'static str)> {
-        self.0.iter().map(|(operation, _)| (operation.method, operation.path)).collect()
-    }
-
-    /// The OpenAPI 3.0 document of all endpoints.
-    pub(crate) fn document(&self, version: &str) -> Value {
-        let mut generator = SchemaSettings::openapi3().into_generator();
-        let mut paths = Map::new();
-        for (operation, _) in &self.0 {
-            let item = paths.entry(operation.path).or_insert_with(|| json!({}));
-            item[operation.method] = describe(operation, &mut generator);
-        }
-        let error = generator.subschema_for::<ErrorBody>();
-        let schemas = generator.take_definitions(true);
-        let tags: BTreeSet<&str> = self.0.iter().map(|(operation, _)| operation.tag).collect();
-        let mut document = json!({
-            "openapi": "3.0.3",
-            "info": {
-                "title": "Millrace",
-                "version": version,
-                "description": "Moves data between databases, exactly, and queries across them.",
-                "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-            },
-            "servers": [{"url": BASE}],
-            "tags": tags.iter().map(|tag| json!({"name": tag})).collect::<Vec<_>>(),
-            "paths": paths,
-            "components": {
-                "schemas": schemas,
-                "responses": {"Error": {
-                    "description": "An error; `code` says which",
-                    "content": {"application/json": {"schema": error}}
-                }},
-                "securitySchemes": {
-                    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                    "installId": {"type": "apiKey", "in": "header", "name": "X-Install-ID"},
-                    "session": {"type": "apiKey", "in": "cookie", "name": crate::session::COOKIE_NAME}
-                }
-            }
-        });
-        clean(&mut document);
-        document
-    }
-}
-
-fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
-    let mut parameters: Vec<Value> = operation
-        .path
-        .split('/')
-        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
-        .collect();
-    for (name, kind, meaning) in operation.query {
-        parameters.push(json!({"name": name, "in": "query", "description": meaning, "schema": {"type": kind}}));
-    }
-    if operation.confirms {
-        parameters.push(json!({"name": "X-Confirm-Delete", "in": "header", "required": true, "description": "must be `true`", "schema": {"type": "string"}}));
-    }
-    if operation.once {
-        let meaning = "sent again with the same request within 24 hours, the answer is the same and nothing happens twice; not for servers of a cluster";
-        parameters.push(json!({"name": idempotency::HEADER, "in": "header", "description": meaning,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255}}));
-    }
-    let (status, media, schema) = operation.response;
-    let mut success = json!({"description": "success"});
-    if let Some(schema) = schema {
-        success["content"] = json!({media: {"schema": schema(generator)}});
-    }
-    let mut responses = Map::new();
-    responses.insert(status.to_string(), success);
-    let always = [Code::ForbiddenOrigin, Code::Internal];
-    let strict =
-        [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
-    let tolerant = [Code::AuthenticationFailed, Code::EntitlementUnavailable];
-    let strict: &[Code] = match operation.access {
-        Access::Strict(_) => &strict,
-        Access::Tolerant => &tolerant,
-        Access::Open => &[],
-    };
-    for code in always.iter().chain(strict).chain(&operation.errors) {
-        responses.insert(code.status().to_string(), json!({"$ref": "#/components/responses/Error"}));
-    }
-    let mut codes: Vec<&str> = strict.iter().chain(&operation.errors).map(|code| code.as_str()).collect();
-    codes.dedup();
-    let mut described = json!({
-        "operationId": operation.id,
-        "tags": [operation.tag],
-        "summary": operation.summary,
-        "parameters": parameters,
-        "responses": responses,
-    });
-    if !codes.is_empty() {
-        described["description"] = format!("Error codes: {}.", codes.join(", ")).into();
-    }
-    if let Some(request) = operation.request {
-        let mut content = json!({"schema": request(generator)});
-        if let Some(example) = &operation.example {
-            content["example"] = example.clone();
-        }
-        described["requestBody"] = json!({"required": true, "content": {operation.request_media: content}});
-    }
-    described["security"] = match operation.access {
-        Access::Open => json!([]),
-        Access::Tolerant => json!([{}, {"apiKey": []}, {"apiKey": [], "installId": []}, {"session": []}]),
-        Access::Strict(_) => json!([{"apiKey": [], "installId": []}]),
-    };
-    described
-}
-
-/// What schemars writes that OpenAPI 3.0 does not know: `const`, and `true` for a schema that admits anything.
-fn clean(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(constant) = fields.remove("const") {
-                fields.insert("enum".to_owned(), json!([constant]));
-            }
-            fields.remove("$schema");
-            for (name, field) in fields.iter_mut() {
-                if let ("properties", Some(properties)) = (name.as_str(), field.as_object_mut()) {
-                    properties.values_mut().for_each(admit_anything);
-                } else if matches!(name.as_str(), "schema" | "items") {
-                    admit_anything(field);
-                }
-                clean(field);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        _ => {}
-    }
-}
-
-fn admit_anything(schema: &mut Value) {
-    if *schema == Value::Bool(true) {
-        *schema = json!({});
+        self.operations().map(|operation| (operation.method, operation.path)).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What handlers work with.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use millrace_core::bus::Bus;
 use millrace_core::entitlement::Entitlement;
@@ -62,6 +63,8 @@ pub struct AppState {
     pub files: Arc<FileRoots>,
     /// Whether this is one of a cluster's servers, which nobody stops through the API.
     pub is_cluster: bool,
+    /// Set when the server is to begin anew once it has stopped; only one that runs alone can.
+    pub restart: Arc<AtomicBool>,
     /// Cancelled when the server stops; ends event streams.
     pub shutdown: CancellationToken,
 }

@@ -8,7 +8,7 @@ use millrace_tests::database::{PgDatabase, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::servers::shared;
-use millrace_tests::suites::rest::{accounts, calls, ide, refusals, runs, source};
+use millrace_tests::suites::rest::{accounts, calls, document, ide, refusals, resend, runs, source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -34,6 +34,8 @@ suite! {
     calls::connections_are_kept_without_showing_their_secrets,
     calls::federated_statements_that_reach_outside_are_refused_and_errors_hold_no_secret,
     calls::the_openapi_document_is_valid_and_names_what_every_route_answers,
+    document::every_example_works,
+    resend::creations_and_starts_that_are_sent_again_happen_once,
     refusals::bad_requests,
     refusals::bad_configs_are_refused_by_plan_and_start_alike,
     runs::selections_choose_columns_and_rows_by_every_operator,

@@ -1,48 +1,52 @@
 //! What clients do after a broken connection: requests that are sent again, and event streams that go on.
 
 use futures::StreamExt as _;
-use millrace_tests::api::connection;
-use millrace_tests::dataset::products;
-use millrace_tests::servers::shared;
+use millrace_apiserver::SharedAnswers as _;
+use millrace_bus::{Nats, NatsConfig};
+use millrace_cluster::ClusterAnswers;
+use millrace_tests::servers::start_nats;
+use millrace_tests::suites::rest::resend;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{LONG, Server, source};
-
-const KEY: &str = "Idempotency-Key";
+use crate::support::{LONG, Server};
 
 #[tokio::test]
 async fn creations_and_starts_that_are_sent_again_happen_once() {
-    let server = Server::start().await;
-    let send =
-        async |path: &str, body: Value, key: &str| server.api.call_with(Method::POST, path, Some(body), &[(KEY, key)]).await.unwrap();
-    let body = connection("once", "mysql", &shared().await.mysql, "mysql");
-    let first = send("/connections", body.clone(), "k1").await;
-    let again = send("/connections", body.clone(), "k1").await;
-    assert_eq!((first.status, &first.body), (again.status, &again.body));
-    assert_eq!(first.status, 201);
-    assert_eq!(server.api.get("/connections").await.unwrap().body["total"], 1);
-    let other = send("/connections", connection("twice", "mysql", &shared().await.mysql, "mysql"), "k1").await;
-    assert_eq!((other.status, other.body["code"].as_str()), (409, Some("IDEMPOTENCY_CONFLICT")), "{other:?}");
-    assert_eq!(other.body["details"]["field"], KEY);
+    resend::creations_and_starts_that_are_sent_again_happen_once(&Server::start().await).await;
+}
 
-    let source = source("resend", &products(10)).await;
-    let (config, _) = server.config(&source).await;
-    let start = format!("/stream-configs/{config}/start");
-    let started = send(&start, Value::Null, "k1").await;
-    assert_eq!(started.status, 200, "keys are per path: {started:?}");
-    server.api.wait_for_end(&started.text("id").unwrap(), LONG).await.unwrap();
-    assert_eq!(send(&start, Value::Null, "k1").await.body, started.body);
-    let runs = server.api.get(&format!("/stream-configs/{config}/runs")).await.unwrap().body;
-    assert_eq!(runs.as_array().unwrap().len(), 1, "{runs}");
-    let mut bare = server.api.clone();
-    bare.key = None;
-    let refused = bare.call_with(Method::POST, &start, Some(Value::Null), &[(KEY, "k1")]).await.unwrap();
-    assert_eq!(
-        (refused.status, refused.body["code"].as_str()),
-        (401, Some("AUTHENTICATION_FAILED")),
-        "answers are shown to their callers only"
-    );
+#[tokio::test]
+async fn servers_of_a_cluster_find_each_others_answers_sealed() {
+    let nats = start_nats().await.unwrap();
+    let connect = async || {
+        let config = NatsConfig { url: format!("nats://127.0.0.1:{}", nats.port), token: None, namespace: "it".into() };
+        ClusterAnswers::new(Nats::connect(&config, "test").await.unwrap())
+    };
+    let (first, second) = (connect().await, connect().await);
+    let secret = [7; 32];
+    let end = std::time::Instant::now() + LONG;
+    let claimed = loop {
+        match first.claim("k1", &secret, b"begun".to_vec()).await {
+            Ok(claimed) => break claimed,
+            Err(error) => assert!(std::time::Instant::now() < end, "{}", error.chain()),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert!(claimed);
+    let end = std::time::Instant::now() + LONG;
+    while let Err(error) = second.read("k1", &secret).await {
+        assert!(std::time::Instant::now() < end, "{}", error.chain());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!second.claim("k1", &secret, b"mine".to_vec()).await.unwrap());
+    assert_eq!(second.read("k1", &secret).await.unwrap().unwrap(), b"begun");
+    first.write("k1", &secret, b"done".to_vec()).await.unwrap();
+    assert_eq!(second.read("k1", &secret).await.unwrap().unwrap(), b"done");
+    assert!(second.read("k1", &[8; 32]).await.is_err(), "another secret opens nothing");
+    first.forget("k1").await.unwrap();
+    assert_eq!(second.read("k1", &secret).await.unwrap(), None);
+    assert!(second.claim("k1", &secret, b"again".to_vec()).await.unwrap(), "a key that was freed can be claimed");
 }
 
 /// The first event of a stream that holds data: its id, its name, its data.

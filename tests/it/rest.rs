@@ -1,8 +1,8 @@
 //! The REST API of `millrace serve` on real servers: the suite that clusters pass too, and what only one process has.
 
-use millrace_tests::suites::rest::{accounts, calls, ide, refusals, runs};
+use millrace_tests::suites::rest::{accounts, calls, document, ide, refusals, runs};
 
-use crate::support::Server;
+use crate::support::{LONG, Server};
 
 /// Runs functions of the suite on servers of their own, under a setting of `auth.ide`.
 macro_rules! suite {
@@ -54,6 +54,43 @@ suite! { key:
     ide::structure_is_walked_from_databases_to_columns,
     ide::edits_hit_the_named_row_or_nothing,
     ide::statements_answer_one_by_one_until_one_fails,
+}
+
+/// Follows the document's examples under a setting of `auth.ide`.
+async fn follow_the_document(auth: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().display().to_string();
+    let server = Server::start_in(&["--auth-ide", auth], &[("MILLRACE_FILE_ROOTS", &roots), ("HOME", &roots)]).await;
+    document::every_example_works_and_its_answer_is_as_described(&server, Some(folder.path())).await;
+}
+
+#[tokio::test]
+async fn every_example_of_the_document_works_in_an_open_server() {
+    follow_the_document("open").await;
+}
+
+#[tokio::test]
+async fn every_example_of_the_document_works_with_a_key() {
+    follow_the_document("key").await;
+}
+
+#[tokio::test]
+async fn a_server_begins_anew_on_request_with_all_that_it_knew() {
+    let mut server = Server::start().await;
+    let id = server.api.connect("kept", "mysql", &server.mysql, "mysql").await.unwrap();
+    let answer = server.api.post("/system/restart", serde_json::Value::Null).await.unwrap();
+    assert_eq!((answer.status, answer.body["status"].as_str()), (200, Some("restarting")));
+    let end = std::time::Instant::now() + LONG;
+    let base = loop {
+        let output = server.process.output();
+        if let Some(base) = output.lines().filter_map(|line| line.strip_prefix("millrace listening on ")).nth(1) {
+            break base.to_owned();
+        }
+        assert!(std::time::Instant::now() < end, "{output}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    server.api.base = base;
+    assert_eq!(server.api.get(&format!("/connections/{id}")).await.unwrap().body["name"], "kept");
 }
 
 #[tokio::test]

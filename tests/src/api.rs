@@ -34,6 +34,8 @@ pub struct Response {
     pub status: u16,
     /// `ETag`, if it came.
     pub etag: Option<String>,
+    /// All headers.
+    pub headers: reqwest::header::HeaderMap,
     /// `Set-Cookie`, if it came.
     pub cookie: Option<String>,
     /// The body; `null` if it is not JSON.
@@ -105,8 +107,9 @@ impl Api {
         let status = response.status().as_u16();
         let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let headers = response.headers().clone();
         let text = response.text().await?;
-        Ok(Response { status, etag, cookie, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
+        Ok(Response { status, headers, etag, cookie, body: serde_json::from_str(&text).unwrap_or(Value::Null) })
     }
 
     /// A GET.

@@ -10,6 +10,7 @@ pub mod entitlement_service;
 pub mod kube;
 pub mod process;
 pub mod proxy;
+pub mod schema;
 pub mod servers;
 pub mod suites;
 pub mod tls;

@@ -2,13 +2,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::post;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use millrace_core::Result;
 use tower::ServiceExt as _;
 
 use super::*;
 
 /// A server that counts what it makes; `/fails` fails the first time.
 fn server(made: &Arc<AtomicUsize>) -> Router {
-    let keys = IdempotencyKeys::default();
+    server_with(IdempotencyKeys::default(), made)
+}
+
+fn server_with(keys: IdempotencyKeys, made: &Arc<AtomicUsize>) -> Router {
     let make = |made: Arc<AtomicUsize>| async move {
         // Others get their turn before there is an answer.
         tokio::task::yield_now().await;
@@ -118,4 +124,67 @@ fn the_oldest_answers_make_room_and_requests_under_way_stay() {
     assert_eq!(left(&entries), [1, 3, 4], "too many");
     make_room(&mut entries, 3, 10);
     assert_eq!(left(&entries), [1, 4], "too large");
+}
+
+/// What servers of a cluster share, in memory.
+#[derive(Default)]
+struct Shared(Mutex<HashMap<String, Vec<u8>>>);
+
+impl SharedAnswers for Shared {
+    fn claim<'a>(&'a self, key: &'a str, _: &'a [u8; 32], value: Vec<u8>) -> BoxFuture<'a, Result<bool>> {
+        let mut kept = self.0.lock().unwrap();
+        let is_free = !kept.contains_key(key);
+        kept.entry(key.to_owned()).or_insert(value);
+        async move { Ok(is_free) }.boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a str, _: &'a [u8; 32]) -> BoxFuture<'a, Result<Option<Vec<u8>>>> {
+        let found = self.0.lock().unwrap().get(key).cloned();
+        async move { Ok(found) }.boxed()
+    }
+
+    fn write<'a>(&'a self, key: &'a str, _: &'a [u8; 32], value: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+        self.0.lock().unwrap().insert(key.to_owned(), value);
+        async move { Ok(()) }.boxed()
+    }
+
+    fn forget<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.0.lock().unwrap().remove(key);
+        async move { Ok(()) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn servers_of_a_cluster_answer_for_each_other() {
+    let made = Arc::default();
+    let shared = Arc::new(Shared::default());
+    let servers = [0, 1].map(|_| server_with(IdempotencyKeys::shared(shared.clone()), &made));
+    let at_once = futures::future::join_all((0..20).map(|at| send(&servers[at % 2], "/makes", "a", "k1", "{}"))).await;
+    assert!(at_once.iter().all(|(status, text, _)| *status == 201 && text == "made 1"), "{at_once:?}");
+    assert_eq!(send(&servers[1], "/makes", "b", "k1", "{}").await.1, "made 2", "another caller");
+    assert_eq!(send(&servers[0], "/makes", "a", "k1", "{\"a\":1}").await.0, 409);
+    // A failure of one server is tried again by the other.
+    let made = Arc::default();
+    let servers = [0, 1].map(|_| server_with(IdempotencyKeys::shared(shared.clone()), &made));
+    assert_eq!(send(&servers[0], "/fails", "a", "k1", "").await.0, 502);
+    assert_eq!(send(&servers[1], "/fails", "a", "k1", "").await, (200, String::new(), false));
+    assert_eq!(send(&servers[0], "/fails", "a", "k1", "").await, (200, String::new(), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_began_and_never_answered_is_not_done_again() {
+    let made: Arc<AtomicUsize> = Arc::default();
+    let shared = Arc::new(Shared::default());
+    let first = server_with(IdempotencyKeys::shared(shared.clone()), &made);
+    send(&first, "/makes", "a", "k1", "{}").await;
+    // As a server leaves it that dies before it answers.
+    for value in shared.0.lock().unwrap().values_mut() {
+        let mut kept: serde_json::Value = serde_json::from_slice(value).unwrap();
+        kept["answer"] = serde_json::Value::Null;
+        *value = serde_json::to_vec(&kept).unwrap();
+    }
+    let second = server_with(IdempotencyKeys::shared(shared), &made);
+    let (status, text, _) = send(&second, "/makes", "a", "k1", "{}").await;
+    assert!(status == 503 && text.contains("look whether it was done"), "{text}");
+    assert_eq!(made.load(Ordering::SeqCst), 1);
 }

@@ -8,31 +8,30 @@ use millrace_core::config::{StreamConfig, StreamSpec};
 use millrace_core::id::ConfigId;
 use millrace_core::{Error, Kind};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::Value;
 
 use super::connections::distinct;
 use crate::errors::{ApiError, ApiResult, Code};
+use crate::examples;
 use crate::extract::{JsonBody, NoBody, Params, PathId};
 use crate::guard::confirmed;
+use crate::param::{MOST, Param};
 use crate::route::{Operation, Routes};
 use crate::state::AppState;
 use crate::wire::configs::{ConfigList, Deleted, PlanResponse, parse};
 
 const TAG: &str = "stream configs";
-const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge];
+pub(super) const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge];
 
 pub(super) fn routes() -> Routes {
-    let example = json!({"name": "full_migration", "mode": "convert",
-        "source": {"connections": [{"connectionId": "conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0", "database": "source_db"}]},
-        "target": {"id": "conn_2NxQ3Z5bN7x9sR2tV6uK8pC0dE1", "spec": {"db": {"database": "target_db"}}}});
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
     Routes::default()
         .add(
             op("get", "/stream-configs", "listStreamConfigs", "All stream configs")
                 .query(&[
-                    ("search", "string", "case-insensitive text in the name or description"),
-                    ("limit", "integer", "at most so many"),
-                    ("offset", "integer", "leave out so many"),
+                    Param::text("search", "case-insensitive text in the name or description"),
+                    Param::number("limit", 0, MOST, "at most so many"),
+                    Param::number("offset", 0, MOST, "leave out so many"),
                 ])
                 .answers::<ConfigList>(200)
                 .fails(&[Code::ValidationFailed]),
@@ -41,7 +40,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/stream-configs", "createStreamConfig", "Store a stream config; without tables it means all tables")
                 .takes::<StreamSpec>()
-                .example(example)
+                .example(examples::config())
                 .answers::<StreamConfig>(201)
                 .fails(WRITES)
                 .once(),
@@ -51,7 +50,7 @@ pub(super) fn routes() -> Routes {
             op("delete", "/stream-configs", "deleteAllStreamConfigs", "Delete all stream configs with their histories")
                 .confirms()
                 .answers::<Deleted>(200)
-                .fails(&[Code::ConfirmationRequired, Code::StreamActive]),
+                .fails(&[Code::StreamActive]),
             delete(delete_all),
         )
         .add(
@@ -61,6 +60,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("put", "/stream-configs/{id}", "updateStreamConfig", "Replace a stream config")
                 .takes::<StreamSpec>()
+                .example(examples::config())
                 .answers::<StreamConfig>(200)
                 .fails(WRITES),
             put(update),
@@ -120,11 +120,16 @@ async fn list(State(state): State<AppState>, Params(page): Params<Page>) -> ApiR
 }
 
 async fn create(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<StreamConfig>)> {
+    Ok((StatusCode::CREATED, Json(store(&state, body).await?)))
+}
+
+/// Keeps a new config.
+pub(super) async fn store(state: &AppState, body: Value) -> ApiResult<StreamConfig> {
     let spec = parse(body, None)?;
     let config = StreamConfig { id: ConfigId::mint(), created: chrono::Utc::now().timestamp(), spec };
-    check_connections(&state, &config).await?;
+    check_connections(state, &config).await?;
     state.store.create_config(&config).await?;
-    Ok((StatusCode::CREATED, Json(config)))
+    Ok(config)
 }
 
 async fn read_one(State(state): State<AppState>, PathId(id): PathId<ConfigId>) -> ApiResult<Json<StreamConfig>> {

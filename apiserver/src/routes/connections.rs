@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 
 use crate::errors::{ApiResult, Code};
+use crate::examples;
 use crate::extract::{JsonBody, NoBody, Params, PathId};
 use crate::guard::confirmed;
+use crate::param::Param;
 use crate::route::{Operation, Routes};
 use crate::state::AppState;
 use crate::wire::configs::Deleted;
@@ -31,15 +33,12 @@ const DIALS: &[Code] = &[
 ];
 
 pub(super) fn routes() -> Routes {
-    let example = json!({"name": "mysql-source", "type": "mysql", "spec": {"database": {
-        "host": "db.example.com", "port": 3306, "username": "reader", "password": "secret", "database": "production"}}});
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
     Routes::default()
         .add(
             op("get", "/connections", "listConnections", "All connections")
-                .query(&[(
+                .query(&[Param::text(
                     "search",
-                    "string",
                     "case-insensitive text in name, host or type, or in the names of what the connection contains",
                 )])
                 .answers::<ConnectionList>(200),
@@ -48,7 +47,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/connections", "createConnection", "Store a connection")
                 .takes::<ConnectionRequest>()
-                .example(example.clone())
+                .example(examples::connection())
                 .answers::<Created>(201)
                 .fails(WRITES)
                 .once(),
@@ -58,20 +57,13 @@ pub(super) fn routes() -> Routes {
             op("delete", "/connections", "deleteAllConnections", "Delete all connections")
                 .confirms()
                 .answers::<Deleted>(200)
-                .fails(&[Code::ConfirmationRequired, Code::Conflict]),
+                .fails(&[Code::Conflict]),
             delete(delete_all),
         )
         .add(
             op("post", "/connections/test", "testConnection", "Try a connection without storing it")
                 .takes::<ConnectionRequest>()
-                .example(example)
-                .answers::<Ping>(200)
-                .fails(DIALS),
-            post(test),
-        )
-        .add(
-            op("post", "/connections/ping", "testConnectionOldName", "Older name of `testConnection`")
-                .takes::<ConnectionRequest>()
+                .example(examples::connection())
                 .answers::<Ping>(200)
                 .fails(DIALS),
             post(test),
@@ -83,6 +75,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("put", "/connections/{id}", "updateConnection", "Replace a connection; absent secrets stay")
                 .takes::<ConnectionRequest>()
+                .example(examples::connection())
                 .answers::<ConnectionResponse>(200)
                 .fails(WRITES),
             put(update),
@@ -103,6 +96,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("get", "/connections/{id}/ping", "pingConnectionOldMethod", "Older form of `pingConnection`")
                 .answers::<Ping>(200)
+                .older_than("pingConnection")
                 .fails(DIALS),
             get(ping_without_body),
         )

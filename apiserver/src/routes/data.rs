@@ -16,6 +16,7 @@ use crate::catalogs::Topic;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
 use crate::extract::{JsonBody, Params, read};
+use crate::param::{MOST, Param};
 use crate::place::Place;
 use crate::route::{Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
@@ -33,28 +34,32 @@ const LONG: Duration = Duration::from_secs(120);
 /// How long changes may take.
 const CHANGE: Duration = Duration::from_secs(30);
 
-const QUERY: &[(&str, &str, &str)] = &[
-    ("schema", "string", "the object's schema; the engine's default if absent"),
-    ("limit", "integer", "rows of the page, 100 if absent, at most 10000"),
-    ("offset", "integer", "rows to skip; deep pages are quicker with `after`"),
-    ("after", "string", "the `nextCursor` of the page before"),
-    ("order_by", "string", "columns, separated by commas; a name with a comma in double quotes"),
-    ("order_dir", "string", "`ASC` or `DESC` for each of them"),
-    ("order_nulls", "string", "`FIRST` or `LAST` for each of them; the engine's habit if absent"),
-    ("where", "string", "a condition in the engine's dialect, without the word WHERE"),
-    ("skip_count", "boolean", "do not count; `total_count` is 0 then"),
-    ("max_rows", "integer", "the rows that paging can reach at all"),
-    ("numbers", "string", "`safe`: numbers that a double cannot carry are strings (the default); `exact`: they stay numbers"),
-    ("tabId", "string", "the client's tab, for records of statements"),
+const QUERY: &[Param] = &[
+    Param::text("schema", "the object's schema; the engine's default if absent"),
+    Param::number("limit", 0, MAX_LIMIT, "rows of the page; 100 if absent").example("50"),
+    Param::number("offset", 0, MOST, "rows to skip; deep pages are quicker with `after`"),
+    Param::text("after", "the `nextCursor` of the page before"),
+    Param::text("order_by", "columns, separated by commas; a name with a comma in double quotes"),
+    Param::text("order_dir", "`ASC` or `DESC` for each of them"),
+    Param::text("order_nulls", "`FIRST` or `LAST` for each of them; the engine's habit if absent"),
+    Param::text("where", "a condition in the engine's dialect, without the word WHERE"),
+    Param::flag("skip_count", "do not count; `total_count` is 0 then"),
+    Param::number("max_rows", 0, MOST, "the rows that paging can reach at all; 0, as if absent: all"),
+    Param::one_of(
+        "numbers",
+        &["safe", "exact"],
+        "`safe`: numbers that a double cannot carry are strings (the default); `exact`: they stay numbers",
+    ),
+    Param::text("tabId", "the client's tab, for records of statements"),
 ];
-const COUNT_QUERY: &[(&str, &str, &str)] = &[
-    ("schema", "string", "the object's schema; the engine's default if absent"),
-    ("where", "string", "a condition in the engine's dialect, without the word WHERE"),
-    ("tabId", "string", "the client's tab, for records of statements"),
+const COUNT_QUERY: &[Param] = &[
+    Param::text("schema", "the object's schema; the engine's default if absent"),
+    Param::text("where", "a condition in the engine's dialect, without the word WHERE"),
+    Param::text("tabId", "the client's tab, for records of statements"),
 ];
-const SUMMARY_QUERY: &[(&str, &str, &str)] = &[
-    ("schema", "string", "the object's schema; the engine's default if absent"),
-    ("refresh", "boolean", "make them anew, whatever is remembered"),
+const SUMMARY_QUERY: &[Param] = &[
+    Param::text("schema", "the object's schema; the engine's default if absent"),
+    Param::flag("refresh", "make them anew, whatever is remembered"),
 ];
 const CHANGES: &[Code] = &[
     Code::InvalidJson,
@@ -118,29 +123,12 @@ pub(super) fn routes() -> Routes {
             )),
             post(summary),
         )
-        .add(
-            op(
-                "get",
-                "/connections/{id}/tables/{table}/data",
-                "getTableDataOldPath",
-                "Older form of `getTableData`, of the default database",
-            )
-            .query(QUERY)
-            .answers::<TableData>(200),
-            get(table_data),
-        )
-        .add(
-            op("get", "/connections/{id}/views/{view}/data", "getViewDataOldPath", "Older form of `getViewData`, of the default database")
-                .query(QUERY)
-                .answers::<TableData>(200),
-            get(view_data),
-        )
         .join(changes())
 }
 
 fn changes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(CHANGES);
-    let deletes = json!({"deletes": [{"keys": {"id": 7}}]});
+    let deletes = json!({"deletes": [{"keys": {"id": 2}}]});
     Routes::default()
         .add(
             op("post", "/connections/{id}/databases/{db}/tables/{table}/rows/insert", "insertRows", "Add rows, all or none")
@@ -153,7 +141,7 @@ fn changes() -> Routes {
         .add(
             op("patch", "/connections/{id}/databases/{db}/tables/{table}/rows/edit", "editRows", "Change rows by their keys, all or none")
                 .takes::<EditRequest>()
-                .example(json!({"edits": [{"keys": {"id": 7}, "changes": {"name": "Ada"}}]}))
+                .example(json!({"edits": [{"keys": {"id": 1}, "changes": {"name": "Ada"}}]}))
                 .answers::<Edited>(200),
             patch(edit),
         )

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::fs::blocking;
 use crate::errors::{ApiError, ApiResult, Code};
+use crate::examples;
 use crate::extract::{JsonBody, Params, parse_id, read};
+use crate::param::{MOST, Param};
 use crate::route::{Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
 use crate::state::AppState;
@@ -44,24 +46,19 @@ const ASKS: &[Code] = &[
     Code::Exhausted,
     Code::TimedOut,
 ];
-const PATH: (&str, &str, &str) =
-    ("path", "string", "a file, a pattern or a folder of files of one format; absolute, or below the connection's folder");
-const FORMAT: (&str, &str, &str) = ("format", "string", "`csv`, `json`, `jsonl` or `parquet`; told by the name if absent");
-const CONNECTION: (&str, &str, &str) = ("connectionId", "string", "a connection of type `files`");
-const WHERE: (&str, &str, &str) = ("where", "string", "a condition in DuckDB's dialect, without the word WHERE");
+const PATH: Param = Param::text("path", "a file, a pattern or a folder of files of one format; absolute, or below the connection's folder")
+    .required()
+    .example(examples::FILE);
+const FORMAT: Param = Param::one_of("format", &["csv", "json", "jsonl", "parquet"], "told by the name if absent");
+const CONNECTION: Param = Param::text("connectionId", "a connection of type `files`");
+const WHERE: Param = Param::text("where", "a condition in DuckDB's dialect, without the word WHERE");
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS);
-    const META: &[(&str, &str, &str)] = &[PATH, FORMAT, CONNECTION, ("stats", "boolean", "count the rows")];
+    const META: &[Param] = &[PATH, FORMAT, CONNECTION, Param::flag("stats", "count the rows")];
     Routes::default()
         .add(
             op("get", "/files/meta", "getFileMetadata", "Columns and dialect of a file").query(META).answers::<FileMetadata>(200),
-            get(meta),
-        )
-        .add(
-            op("get", "/files/metadata", "getFileMetadataOldPath", "Older form of `getFileMetadata`")
-                .query(META)
-                .answers::<FileMetadata>(200),
             get(meta),
         )
         .add(
@@ -70,16 +67,17 @@ pub(super) fn routes() -> Routes {
                     PATH,
                     FORMAT,
                     CONNECTION,
-                    ("limit", "integer", "rows of the page; 100 if absent, at most 10000"),
-                    ("offset", "integer", "rows before the page"),
-                    ("skipCount", "boolean", "do not count the rows"),
-                    ("order_by", "string", "columns, separated by commas"),
-                    ("order_dir", "string", "`ASC` or `DESC` for each"),
+                    Param::number("limit", 0, MOST_ROWS, "rows of the page; 100 if absent").example("50"),
+                    Param::number("offset", 0, MOST, "rows before the page"),
+                    Param::flag("skipCount", "do not count the rows"),
+                    Param::text("order_by", "columns, separated by commas"),
+                    Param::text("order_dir", "`ASC` or `DESC` for each"),
                     WHERE,
-                    ("max_rows", "integer", "no rows beyond this one"),
-                    ("refresh", "boolean", "accepted; local files are always read anew"),
+                    Param::number("max_rows", 0, MOST, "no rows beyond this one"),
+                    Param::flag("refresh", "accepted; local files are always read anew"),
                 ])
                 .answers::<FileData>(200)
+                .header("ETag", "names the file that the rows are of; changes take it in `If-Match`")
                 .fails(&[Code::FileChanged]),
             get(data),
         )
@@ -90,24 +88,30 @@ pub(super) fn routes() -> Routes {
             get(count),
         )
         .add(
-            op("post", "/files/csv/sniff", "sniffCsv", "The dialect of a CSV file").takes::<FileReference>().answers::<SniffResult>(200),
+            op("post", "/files/csv/sniff", "sniffCsv", "The dialect of a CSV file")
+                .takes::<FileReference>()
+                .example(json!({"path": examples::FILE}))
+                .answers::<SniffResult>(200),
             post(sniff),
         )
         .add(
             op("post", "/files/summary", "summarizeFile", "Statistics of every column of a file")
                 .takes::<FileReference>()
+                .example(json!({"path": examples::FILE}))
                 .answers::<FileSummary>(200),
             post(summary),
         )
         .add(
             op("post", "/files/query", "queryFiles", "Run one reading statement over files")
                 .takes::<FileQueryRequest>()
+                .example(json!({"query": format!("SELECT name, balance FROM read_csv('{}')", examples::FILE)}))
                 .answers::<FileQueryResponse>(200),
             post(query),
         )
         .add(
             op("post", "/files/query/columns", "describeFileQuery", "The columns of a statement over files, without running it")
                 .takes::<FileQueryRequest>()
+                .example(json!({"query": format!("SELECT name, balance FROM read_csv('{}')", examples::FILE)}))
                 .answers::<FileColumnsResponse>(200),
             post(columns),
         )
@@ -115,18 +119,29 @@ pub(super) fn routes() -> Routes {
 }
 
 fn changes() -> Routes {
-    let op = |method, path, id, summary| {
-        Operation::new(method, path, id, TAG, summary).takes::<RowsRequest>().answers::<RowsChanged>(200).fails(ASKS).fails(&[
-            Code::FileChanged,
-            Code::ValueRefused,
-            Code::PermissionDenied,
-        ])
+    let op = |method, path, id, summary, example: &[(&str, Value)]| {
+        let mut body = json!({"path": examples::FILE});
+        for (name, value) in example {
+            body[*name] = value.clone();
+        }
+        Operation::new(method, path, id, TAG, summary)
+            .takes::<RowsRequest>()
+            .example(body)
+            .answers::<RowsChanged>(200)
+            .matches()
+            .header("ETag", "names the file as it is now")
+            .fails(ASKS)
+            .fails(&[Code::FileChanged, Code::ValueRefused, Code::PermissionDenied])
     };
+    let edits = ("edits", json!([{"rowId": 0, "changes": {"name": "Ada"}}]));
+    let inserts = ("inserts", json!([{"values": {"id": 9, "name": "Grace", "balance": "12.50"}}]));
+    let deletes = ("deletes", json!([{"rowId": 1}]));
+    let all = [edits.clone(), inserts.clone(), deletes.clone()];
     Routes::default()
-        .add(op("post", "/files/rows/apply", "applyFileRows", "Edit, insert and delete rows of one file, all or none"), post(apply))
-        .add(op("post", "/files/rows/insert", "insertFileRows", "Add rows to one file, all or none"), post(insert))
-        .add(op("patch", "/files/rows/edit", "editFileRows", "Edit rows of one file, all or none"), patch(edit))
-        .add(op("delete", "/files/rows/delete", "deleteFileRows", "Delete rows of one file, all or none"), delete(remove))
+        .add(op("post", "/files/rows/apply", "applyFileRows", "Edit, insert and delete rows of one file, all or none", &all), post(apply))
+        .add(op("post", "/files/rows/insert", "insertFileRows", "Add rows to one file, all or none", &[inserts]), post(insert))
+        .add(op("patch", "/files/rows/edit", "editFileRows", "Edit rows of one file, all or none", &[edits]), patch(edit))
+        .add(op("delete", "/files/rows/delete", "deleteFileRows", "Delete rows of one file, all or none", &[deletes]), delete(remove))
 }
 
 /// The folder of a connection of type `files`.

@@ -11,9 +11,11 @@ use millrace_core::{Error, Kind};
 use super::files::base_of;
 use crate::errors::{ApiResult, Code};
 use crate::extract::{JsonBody, Params, read};
+use crate::param::Param;
 use crate::route::{Operation, Routes};
 use crate::state::AppState;
 use crate::wire::fs::{ListParams, Listing, PathRequest, Writable};
+use serde_json::json;
 
 const TAG: &str = "filesystem";
 
@@ -30,9 +32,9 @@ pub(super) fn routes() -> Routes {
         .add(
             op("get", "/fs/list", "listFolder", "What a folder of the server holds")
                 .query(&[
-                    ("path", "string", "absolute; the first root, which is the home directory, if absent"),
-                    ("connectionType", "string", "only folders and files of formats that such connections read"),
-                    ("connectionId", "string", "a connection of type `files`; its folder if there is no path"),
+                    Param::text("path", "absolute; the first root, which is the home directory, if absent"),
+                    Param::text("connectionType", "only folders and files of formats that such connections read"),
+                    Param::text("connectionId", "a connection of type `files`; its folder if there is no path"),
                 ])
                 .answers::<Listing>(200),
             get(list),
@@ -40,6 +42,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/fs/writable", "isWritable", "Whether a folder or file of the server can be written")
                 .takes::<PathRequest>()
+                .example(json!({"path": "/home/ada"}))
                 .answers::<Writable>(200)
                 .fails(&[Code::InvalidJson]),
             post(writable),

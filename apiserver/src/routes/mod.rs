@@ -6,10 +6,13 @@ mod data;
 mod files;
 mod fs;
 mod logs;
+mod older;
+mod older_streams;
 mod query;
 mod sql;
 mod streams;
 mod structure;
+pub(crate) mod swagger;
 mod system;
 mod user;
 
@@ -22,6 +25,7 @@ pub(crate) fn all() -> Routes {
     connections::routes()
         .join(configs::routes())
         .join(streams::routes())
+        .join(older_streams::routes())
         .join(structure::routes())
         .join(data::routes())
         .join(sql::routes())
@@ -30,5 +34,7 @@ pub(crate) fn all() -> Routes {
         .join(fs::routes())
         .join(logs::routes())
         .join(system::routes())
+        .join(swagger::routes())
         .join(user::routes())
+        .also(older::NAMES)
 }

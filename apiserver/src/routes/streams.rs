@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{NoBody, Params, PathId, parse_id};
+use crate::param::{MOST, Param};
 use crate::route::{Access, Operation, Routes};
 use crate::state::AppState;
 use crate::wire::configs::Deleted;
@@ -22,7 +23,7 @@ use crate::wire::logs::record;
 use crate::wire::streams::{ConstraintsResult, Started, StreamDetail, StreamRun, StreamStats, StreamStatus, StreamSummary};
 
 const TAG: &str = "streams";
-const STARTS: &[Code] = &[
+pub(super) const STARTS: &[Code] = &[
     Code::NotFound,
     Code::StreamActive,
     Code::ManagedDeclaratively,
@@ -35,6 +36,8 @@ const STARTS: &[Code] = &[
     Code::Unreachable,
 ];
 
+pub(super) const CONTROLS: &[Code] = &[Code::NotFound, Code::Conflict, Code::ManagedDeclaratively];
+
 /// Stored log records answered when the client names no limit, and at most.
 const LOG_LIMIT: usize = 500;
 const LOG_LIMIT_MAX: usize = 10_000;
@@ -42,7 +45,6 @@ const LOG_LIMIT_MAX: usize = 10_000;
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
     let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate));
-    let control: &[Code] = &[Code::NotFound, Code::Conflict, Code::ManagedDeclaratively];
     Routes::default()
         .add(
             strict("/stream-configs/{id}/start", "startStream", "Start a config")
@@ -55,7 +57,7 @@ pub(super) fn routes() -> Routes {
         .add(
             strict("/streams/{id}/pause", "pauseStream", "Suspend a stream, keeping its progress")
                 .answers::<StreamStatus>(200)
-                .fails(control),
+                .fails(CONTROLS),
             post(pause),
         )
         .add(
@@ -66,7 +68,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             strict("/streams/{id}/stop", "stopStream", "End a stream")
-                .query(&[("force", "boolean", "do not wait for an orderly end")])
+                .query(&[Param::flag("force", "do not wait for an orderly end")])
                 .answers::<StreamStatus>(200)
                 .fails(&[Code::NotFound, Code::ManagedDeclaratively]),
             post(stop),
@@ -87,8 +89,8 @@ pub(super) fn routes() -> Routes {
         .add(
             op("get", "/streams/{id}/logs", "getStreamLogs", "Log records of a stream, oldest first")
                 .query(&[
-                    ("level", "string", "debug, info, warn or error: at least so loud"),
-                    ("limit", "integer", "the newest so many; 500 by default"),
+                    Param::one_of("level", &["debug", "info", "warn", "error"], "records that are at least so loud"),
+                    Param::number("limit", 0, MOST, "the newest so many; 500 if absent, never more than 10000"),
                 ])
                 .answers::<Vec<Value>>(200)
                 .fails(&[Code::NotFound, Code::ValidationFailed]),
@@ -101,19 +103,7 @@ pub(super) fn routes() -> Routes {
             post(validate_constraints),
         )
         .add(
-            op("post", "/stream-configs/{id}/validate-constraints", "validateConstraintsOldName", "Older name of `validateConstraints`")
-                .answers::<ConstraintsResult>(200)
-                .fails(STARTS),
-            post(validate_constraints),
-        )
-        .add(
             op("get", "/stream-configs/{id}/history", "getHistory", "Runs of a config, the newest first")
-                .answers::<Vec<StreamRun>>(200)
-                .fails(&[Code::NotFound]),
-            get(history),
-        )
-        .add(
-            op("get", "/stream-configs/{id}/runs", "getRuns", "The same as the history")
                 .answers::<Vec<StreamRun>>(200)
                 .fails(&[Code::NotFound]),
             get(history),
@@ -130,39 +120,6 @@ pub(super) fn routes() -> Routes {
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_run),
         )
-        .join(older())
-}
-
-/// Older spellings. Those without an id mean the active stream, else the one that was started last.
-fn older() -> Routes {
-    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(&[Code::NotFound]);
-    let current = |path, id| op("get", path, id, "Counters of the active or latest stream").answers::<StreamStats>(200);
-    Routes::default()
-        .add(
-            op("get", "/streams/{id}/progress", "getStreamProgress", "Older name of `getStreamStats`").answers::<StreamStats>(200),
-            get(stats),
-        )
-        .add(current("/streams/current/stats", "getCurrentStats"), get(current_stats))
-        .add(current("/streams/stat", "getCurrentStat"), get(current_stats))
-        .add(
-            op("get", "/streams/config", "getCurrentConfig", "The config of the active or latest stream").answers::<StreamDetail>(200),
-            get(current_detail),
-        )
-}
-
-async fn current(state: &AppState) -> ApiResult<Stream> {
-    let mut streams = state.store.streams(None).await?;
-    streams.sort_by_key(|stream| stream.state.is_terminal());
-    streams.into_iter().next().ok_or_else(|| ApiError::new(Code::NotFound, "no stream was started yet"))
-}
-
-async fn current_stats(State(state): State<AppState>) -> ApiResult<Json<StreamStats>> {
-    let (stream, report) = state.orchestrator.stats(&current(&state).await?.id).await?;
-    Ok(Json(StreamStats::new(&stream, &report)))
-}
-
-async fn current_detail(State(state): State<AppState>) -> ApiResult<Json<StreamDetail>> {
-    Ok(Json((&current(&state).await?).into()))
 }
 
 async fn start(
@@ -171,9 +128,14 @@ async fn start(
     PathId(id): PathId<ConfigId>,
     _: NoBody,
 ) -> ApiResult<Json<Started>> {
-    let config = state.store.config(&id).await?;
+    Ok(Json(begin(&state, &grant, &id).await?))
+}
+
+/// Starts a config in the name of a key.
+pub(super) async fn begin(state: &AppState, grant: &Grant, id: &ConfigId) -> ApiResult<Started> {
+    let config = state.store.config(id).await?;
     let stream = state.orchestrator.start(&config, Some(&grant.key_id)).await?;
-    Ok(Json(Started { id: stream.id.to_string() }))
+    Ok(Started { id: stream.id.to_string() })
 }
 
 async fn pause(State(state): State<AppState>, PathId(id): PathId<StreamId>, _: NoBody) -> ApiResult<Json<StreamStatus>> {

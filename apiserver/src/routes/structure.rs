@@ -16,6 +16,7 @@ use crate::catalogs::{self, Remembered, Topic};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
 use crate::extract::{Params, Repeated, TextBody};
+use crate::param::Param;
 use crate::place::Place;
 use crate::route::{Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
@@ -23,6 +24,7 @@ use crate::state::AppState;
 use crate::wire::structure::{
     DatabaseInfo, DatabaseMetadata, DatabaseSummary, Done, SchemaInfo, TableDdlResponse, ViewDdlResponse, listed,
 };
+use serde_json::json;
 
 const TAG: &str = "structure";
 /// How long the structure of a large database may take.
@@ -43,11 +45,10 @@ const DEFINES: &[Code] = &[
     Code::Exhausted,
     Code::TimedOut,
 ];
-const SCHEMA: (&str, &str, &str) = ("schema", "string", "the object's schema; the engine's default if absent");
-const SCHEMAS: (&str, &str, &str) = ("schemas", "string", "only this schema; may be given several times");
-const SYSTEM: (&str, &str, &str) = ("include_system", "boolean", "system schemas too");
-const REFRESH: (&str, &str, &str) = ("refresh", "boolean", "ask the database, whatever is remembered");
-const DATABASE: (&str, &str, &str) = ("database", "string", "the database; the connection's default if absent");
+const SCHEMA: Param = Param::text("schema", "the object's schema; the engine's default if absent");
+const SCHEMAS: Param = Param::texts("schemas", "only this schema; may be given several times");
+const SYSTEM: Param = Param::flag("include_system", "system schemas too");
+const REFRESH: Param = Param::flag("refresh", "ask the database, whatever is remembered");
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS);
@@ -56,6 +57,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/connections/{id}/databases", "createDatabase", "Create a database; the body is its name")
                 .takes_text()
+                .example(json!("archive"))
                 .answers::<Done>(200)
                 .fails(DEFINES)
                 .once(),
@@ -70,6 +72,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/connections/{id}/databases/{db}/schemas", "createSchema", "Create a schema; the body is its name")
                 .takes_text()
+                .example(json!("archive"))
                 .answers::<Done>(200)
                 .fails(&[Code::NotSupported])
                 .fails(DEFINES)
@@ -90,18 +93,19 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("get", "/connections/{id}/databases/{db}/meta", "getMetadata", "Everything about a database's objects")
-                .query(&[REFRESH, SCHEMAS, SYSTEM, ("summary", "boolean", "only names and counts (`DatabaseSummary`)")])
-                .answers::<DatabaseMetadata>(200),
+                .query(&[REFRESH, SCHEMAS, SYSTEM, Param::flag("summary", "only names and counts (`DatabaseSummary`)")])
+                .answers::<DatabaseMetadata>(200)
+                .remembered(),
             get(meta),
         )
         .add(
             op("get", "/connections/{id}/databases/{db}/overview", "getOverview", "A database at a glance")
                 .query(&[REFRESH])
-                .answers::<DatabaseOverview>(200),
+                .answers::<DatabaseOverview>(200)
+                .remembered(),
             get(overview),
         )
         .join(objects())
-        .join(older())
 }
 
 fn objects() -> Routes {
@@ -122,54 +126,16 @@ fn objects() -> Routes {
         .add(
             op("get", "/connections/{id}/databases/{db}/tables/{table}/meta", "getTable", "One table")
                 .query(&[SCHEMA, REFRESH])
-                .answers::<TableStructure>(200),
+                .answers::<TableStructure>(200)
+                .remembered(),
             get(table_meta),
         )
         .add(
             op("get", "/connections/{id}/databases/{db}/views/{view}/meta", "getView", "One view")
                 .query(&[SCHEMA, REFRESH])
-                .answers::<ViewStructure>(200),
+                .answers::<ViewStructure>(200)
+                .remembered(),
             get(view_meta),
-        )
-}
-
-/// Older spellings, of the connection's default database.
-fn older() -> Routes {
-    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS);
-    Routes::default()
-        .add(
-            op("get", "/connections/{id}/meta", "getMetadataOldPath", "Older form of `getMetadata`")
-                .query(&[DATABASE, REFRESH])
-                .answers::<DatabaseMetadata>(200),
-            get(meta),
-        )
-        .add(
-            op("get", "/connections/{id}/newmeta", "getMetadataOlderPath", "Older form of `getMetadata`")
-                .query(&[DATABASE, REFRESH])
-                .answers::<DatabaseMetadata>(200),
-            get(meta),
-        )
-        .add(
-            op("get", "/connections/{id}/tables", "listTablesOldPath", "Older form of `listTables`")
-                .query(&[DATABASE])
-                .answers::<Vec<String>>(200),
-            get(tables),
-        )
-        .add(
-            op("get", "/connections/{id}/views", "listViewsOldPath", "Older form of `listViews`")
-                .query(&[DATABASE])
-                .answers::<Vec<String>>(200),
-            get(views),
-        )
-        .add(
-            op("post", "/connections/{id}/schemas", "createSchemaOldPath", "Older form of `createSchema`")
-                .query(&[DATABASE])
-                .takes_text()
-                .answers::<Done>(200)
-                .fails(&[Code::NotSupported])
-                .fails(DEFINES)
-                .once(),
-            post(create_schema),
         )
 }
 

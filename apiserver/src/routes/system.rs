@@ -1,12 +1,14 @@
 //! Health, defaults, the API's own description.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
+use serde_json::json;
 
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, NoBody, read};
@@ -37,14 +39,7 @@ pub(super) fn routes() -> Routes {
         .add(
             Operation::new("put", "/system/sql-logging", "updateSqlLogging", TAG, "Change how statements are logged; absent fields stay")
                 .takes::<SqlLoggingChange>()
-                .answers::<SqlLogging>(200)
-                .fails(&[Code::InvalidJson, Code::ValidationFailed]),
-            put(change_sql_logging),
-        )
-        .add(op("/system/logging", "getSqlLoggingOldName", "Older name of `getSqlLogging`").answers::<SqlLogging>(200), get(sql_logging))
-        .add(
-            Operation::new("put", "/system/logging", "updateSqlLoggingOldName", TAG, "Older name of `updateSqlLogging`")
-                .takes::<SqlLoggingChange>()
+                .example(json!({"sqlCaptureMode": "minimal"}))
                 .answers::<SqlLogging>(200)
                 .fails(&[Code::InvalidJson, Code::ValidationFailed]),
             put(change_sql_logging),
@@ -57,8 +52,21 @@ pub(super) fn routes() -> Routes {
                 TAG,
                 "Stop the server; runs are interrupted and can be resumed. From this machine only",
             )
-            .answers::<Stopping>(200),
+            .answers::<Stopping>(200)
+            .fails(&[Code::RouteNotFound]),
             post(shutdown),
+        )
+        .add(
+            Operation::new(
+                "post",
+                "/system/restart",
+                "restart",
+                TAG,
+                "Stop the server and start it again with the same settings; runs are interrupted and can be resumed. From this machine only",
+            )
+            .answers::<Stopping>(200)
+            .fails(&[Code::RouteNotFound]),
+            post(restart),
         )
         .add(op("/openapi.json", "openapi", "This document").answers::<serde_json::Value>(200), get(openapi))
         .add(op("/openapi.yaml", "openapiYaml", "This document as YAML").answers_text("application/yaml"), get(openapi_yaml))
@@ -107,13 +115,27 @@ async fn change_sql_logging(State(state): State<AppState>, JsonBody(body): JsonB
     Ok(Json(setting))
 }
 
-async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+/// Only a server that runs alone is stopped through the API, and only from its own machine.
+fn may_stop(state: &AppState, peer: SocketAddr) -> ApiResult<()> {
     if state.is_cluster {
         return Err(ApiError::new(Code::RouteNotFound, "there is no such path"));
     }
     if !peer.ip().is_loopback() {
         return Err(ApiError::new(Code::ForbiddenOrigin, "only callers on the server's own machine may stop it"));
     }
+    Ok(())
+}
+
+async fn restart(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    may_stop(&state, peer)?;
+    tracing::info!("the server begins anew, because a client asked for it");
+    state.restart.store(true, Ordering::SeqCst);
+    state.shutdown.cancel();
+    Ok(Json(Stopping { status: "restarting" }))
+}
+
+async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    may_stop(&state, peer)?;
     tracing::info!("the server stops, because a client asked for it");
     state.shutdown.cancel();
     Ok(Json(Stopping { status: "shutting_down" }))

@@ -6,6 +6,7 @@ pub(crate) mod data;
 pub(crate) mod files;
 pub(crate) mod fs;
 pub(crate) mod logs;
+pub(crate) mod older_streams;
 pub(crate) mod query;
 pub(crate) mod sql;
 pub(crate) mod streams;

@@ -106,17 +106,17 @@ struct NodeStat {
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Side {
+pub(crate) struct Side {
     #[serde(rename = "type")]
-    kind: &'static str,
-    status: StreamState,
-    counter: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) status: StreamState,
+    pub(crate) counter: u64,
     failed_events: u64,
     data_size: u64,
     /// Bytes per second.
     avg_rate: f64,
     /// Seconds.
-    elapsed: f64,
+    pub(crate) elapsed: f64,
     active_nodes: u32,
 }
 
@@ -262,6 +262,16 @@ impl From<&Stream> for StreamRun {
 }
 
 impl StreamStats {
+    /// The reading side.
+    pub(crate) fn source(&self) -> &Side {
+        &self.source
+    }
+
+    /// The writing side.
+    pub(crate) fn target(&self) -> &Side {
+        &self.target
+    }
+
     /// A stream's state with its counters.
     pub(crate) fn new(stream: &Stream, report: &StatsReport) -> Self {
         let interval = stream.spec.reporting_interval.unwrap_or(millrace_core::config::DEFAULT_REPORTING_INTERVAL);

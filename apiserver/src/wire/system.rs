@@ -49,6 +49,7 @@ pub(crate) struct SqlLoggingChange {
 /// The server is going.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Stopping {
+    /// `shutting_down` or `restarting`
     pub(crate) status: &'static str,
 }
 

@@ -4,9 +4,11 @@
 mod local;
 pub mod metrics;
 mod nats;
+mod remembered;
 pub mod subjects;
 mod work;
 
 pub use local::LocalBus;
 pub use nats::{Command, Nats, NatsBus, NatsConfig};
+pub use remembered::Remembered;
 pub use work::NatsWork;

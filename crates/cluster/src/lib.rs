@@ -9,6 +9,7 @@
 //! Beside it: [`drain`] before an uninstall, and [`ready`] for whoever waits for an API server.
 #![warn(missing_docs)]
 
+mod answers;
 pub mod drain;
 mod error;
 pub mod keys;
@@ -18,6 +19,7 @@ pub mod server;
 mod sessions;
 mod store;
 
+pub use answers::ClusterAnswers;
 pub use orchestrator::ClusterOrchestrator;
 pub use sessions::ClusterSessions;
 pub use store::ClusterStore;

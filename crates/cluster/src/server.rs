@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use millrace_apiserver::{AppState, IdeAuth, named_roots};
+use millrace_apiserver::{AppState, IdeAuth, IdempotencyKeys, named_roots};
 use millrace_bus::{Nats, NatsBus, NatsConfig};
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -13,6 +13,7 @@ use millrace_service::Ready;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::ClusterAnswers;
 use crate::keys::ClusterKeys;
 use crate::orchestrator::ClusterOrchestrator;
 use crate::sessions::ClusterSessions;
@@ -55,6 +56,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         default_export_path: String::new(),
         store: Arc::new(store.clone()),
         orchestrator: Arc::new(ClusterOrchestrator::new(store)),
+        idempotency: IdempotencyKeys::shared(Arc::new(ClusterAnswers::new(nats.clone()))),
         bus: Arc::new(NatsBus::new(nats, true)),
         live: Default::default(),
         query: config.query,
@@ -65,8 +67,8 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
         files: Arc::new(FileRoots { allowed: named_roots(), denied: Vec::new() }),
-        idempotency: Default::default(),
         is_cluster: true,
+        restart: Default::default(),
         shutdown,
     };
     config.ready.set();

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use millrace_apiserver::IdeAuth;
 use millrace_query::{ChildQueryTier, QueryLimits};
 use millrace_standalone::keys::{KeyEntry, KeyTerms, LocalKeys, Subscription};
-use millrace_standalone::server::{EntitlementChoice, ServeConfig, default_data_dir, serve as serve_api};
+use millrace_standalone::server::{Ended, EntitlementChoice, ServeConfig, default_data_dir, serve as serve_api};
 use millrace_standalone::store::Store;
 
 #[derive(Debug, Args)]
@@ -136,7 +136,7 @@ fn subscription(text: &str) -> Result<Subscription, String> {
 
 /// Runs the server until a signal.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let _telemetry = millrace_service::init_tracing("serve");
+    let telemetry = millrace_service::init_tracing("serve");
     let shutdown = millrace_service::shutdown_on_signal()?;
     let (ready, is_ready) = millrace_service::readiness();
     if let Some(address) = args.ops_listen {
@@ -162,8 +162,23 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
         let _ = std::io::stdout().flush();
     };
-    serve_api(config, shutdown, on_ready).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let ended = serve_api(config, shutdown, on_ready).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    if ended == Ended::ToRestart {
+        drop(telemetry);
+        return Err(begin_anew());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces this process by the program as it lies on the disk now, with the same arguments; answers only if that fails.
+fn begin_anew() -> anyhow::Error {
+    use std::os::unix::process::CommandExt as _;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return anyhow::Error::new(error).context("this program cannot be found again"),
+    };
+    let error = std::process::Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    anyhow::Error::new(error).context(format!("`{}` cannot be started again", program.display()))
 }
 
 /// Manages keys, beside a running server or without one.

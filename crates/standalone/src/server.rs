@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_apiserver::{AppState, IdeAuth, Sessions, named_roots};
 use millrace_core::entitlement::Entitlement;
@@ -46,11 +47,20 @@ pub enum EntitlementChoice {
     AllowAll,
 }
 
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By a signal or a request to stop.
+    Stopped,
+    /// By a request to begin anew.
+    ToRestart,
+}
+
 /// Serves until the token is cancelled. `on_ready` is told the address once requests are answered.
 ///
 /// # Errors
 /// [`millrace_core::Kind::Invalid`] for an address that is not free or must not be open, [`millrace_core::Kind::Conflict`] if another server uses the data directory.
-pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: impl FnOnce(SocketAddr)) -> Result<()> {
+pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: impl FnOnce(SocketAddr)) -> Result<Ended> {
     let is_local = config.listen.ip().is_loopback();
     let auth = config.auth.unwrap_or(if is_local { IdeAuth::Open } else { IdeAuth::Key });
     if auth == IdeAuth::Open && !is_local {
@@ -80,7 +90,9 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
     let shared: Arc<Store> = Arc::new(store.clone());
     let journal = tokio::spawn(journal::keep(bus.clone(), shared.clone()));
     let orchestrator = LocalOrchestrator::new(shared.clone(), bus.clone(), entitlement.clone());
+    let restart = Arc::new(AtomicBool::new(false));
     let state = AppState {
+        restart: restart.clone(),
         install_id: store.install_id().await?,
         default_export_path: config.data_dir.join("exports").display().to_string(),
         store: shared,
@@ -104,7 +116,8 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
     orchestrator.shut_down().await;
     // The last records are written within the journal's patience.
     let _ = tokio::time::timeout(journal::GRACE, journal).await;
-    served.map_err(|error| Error::internal("the server stopped").because(error))
+    served.map_err(|error| Error::internal("the server stopped").because(error))?;
+    Ok(if restart.load(Ordering::SeqCst) { Ended::ToRestart } else { Ended::Stopped })
 }
 
 /// The user's home and the folders in `MILLRACE_FILE_ROOTS`; of the server's own data only the exports.

@@ -131,6 +131,45 @@ fn duckdb() -> anyhow::Result<()> {
     link(&folder)
 }
 
+/// Generators of clients, and a fuzzer of requests, that read the OpenAPI document.
+const PYTHON_TOOLS: [&str; 2] = ["schemathesis==4.32.5", "openapi-python-client==0.29.1"];
+const NODE_TOOLS: [&str; 3] = ["openapi-typescript@7.13.0", "openapi-fetch@0.17.0", "typescript@5.9.3"];
+
+/// The folder of the generators, installed if they are not there: `python/bin` and `node/node_modules`.
+pub(crate) fn api_tools() -> anyhow::Result<PathBuf> {
+    let wanted = [PYTHON_TOOLS.as_slice(), &NODE_TOOLS].concat().join(" ");
+    let folder = cache()?.join("api-tools");
+    let stamp = folder.join("installed");
+    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
+        return Ok(folder);
+    }
+    let otherwise = "leave generated clients out";
+    if !has("python3") || Step::program(Path::new("python3")).args(&["-c", "import ensurepip, venv"]).quiet().run().is_err() {
+        install(&["python3", "python3-venv"], otherwise)?;
+    }
+    if !has("npm") {
+        install(&["npm"], otherwise)?;
+    }
+    println!("installing {wanted}");
+    let _ = std::fs::remove_dir_all(&folder);
+    let (python, node) = (folder.join("python"), folder.join("node"));
+    std::fs::create_dir_all(&node)?;
+    Step::program(Path::new("python3")).args(&["-m", "venv", &python.to_string_lossy()]).quiet().run()?;
+    Step::program(&python.join("bin/pip"))
+        .args(&["install", "--quiet", "--disable-pip-version-check"])
+        .args(&PYTHON_TOOLS)
+        .quiet()
+        .run()?;
+    Step::program(Path::new("npm"))
+        .args(&["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .args(&NODE_TOOLS)
+        .dir(&node)
+        .quiet()
+        .run()?;
+    std::fs::write(stamp, wanted)?;
+    Ok(folder)
+}
+
 /// Tools that benchmarks compare with, in a folder of the cache.
 const PEERS: [&str; 2] = ["sling-linux-amd64==1.4.11", "duckdb==1.5.5"];
 

@@ -204,9 +204,16 @@ fn test(no_check: bool) -> anyhow::Result<()> {
 /// Tells tests where the programs of NATS and Kubernetes are.
 fn with_servers(mut step: Step) -> anyhow::Result<Step> {
     const NATS: &str = "MILLRACE_NATS_PROGRAM";
+    const API_TOOLS: &str = "MILLRACE_API_TOOLS";
     const KUBERNETES: &str = "MILLRACE_KUBE_PROGRAM";
     if std::env::var_os(NATS).is_none() {
         step = step.env(NATS, &deps::nats()?.to_string_lossy());
+    }
+    if std::env::var_os(API_TOOLS).is_none() {
+        match deps::api_tools() {
+            Ok(folder) => step = step.env(API_TOOLS, &folder.to_string_lossy()),
+            Err(error) => println!("LEFT OUT: generated clients, because their generators are not here: {error:#}"),
+        }
     }
     if std::env::var_os(KUBERNETES).is_none()
         && let Some(program) = deps::kubernetes()

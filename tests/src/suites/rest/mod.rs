@@ -4,8 +4,10 @@
 
 pub mod accounts;
 pub mod calls;
+pub mod document;
 pub mod ide;
 pub mod refusals;
+pub mod resend;
 pub mod runs;
 
 use std::time::Duration;

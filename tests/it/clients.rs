@@ -1,0 +1,94 @@
+//! Clients that generators make of the OpenAPI document, and requests that a fuzzer makes of it.
+//!
+//! The generators are Python's and Node's; `./x` installs them and names their folder in `MILLRACE_API_TOOLS`. Without them these tests say that they were
+//! left out.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use millrace_tests::database::unique;
+use millrace_tests::dataset::products;
+use millrace_tests::suites::rest::source;
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+const ROWS: u64 = 1_000;
+
+fn tools() -> Option<PathBuf> {
+    let folder = std::env::var_os("MILLRACE_API_TOOLS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("LEFT OUT: generated clients, because MILLRACE_API_TOOLS names no folder of generators");
+    }
+    folder
+}
+
+/// Runs a program to its end.
+async fn run(program: &Path, args: &[&str], dir: &Path, env: &[(&str, String)]) -> Output {
+    let child = tokio::process::Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(std::time::Duration::from_secs(900), child).await.expect("it ends").unwrap()
+}
+
+/// As [`run`]; answers what it printed.
+async fn succeed(program: &Path, args: &[&str], dir: &Path, env: &[(&str, String)]) -> String {
+    let output = run(program, args, dir, env).await;
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} {args:?}: {printed}", program.display());
+    printed
+}
+
+/// Writes the server's document into a folder.
+async fn document(server: &Server, folder: &Path) {
+    let document = server.api.get("/openapi.json").await.unwrap().body;
+    std::fs::write(folder.join("openapi.json"), document.to_string()).unwrap();
+}
+
+/// What the quick start works with.
+async fn given(server: &Server) -> (&'static str, String) {
+    let shop = source("quick", &products(ROWS)).await;
+    let place = |server: &millrace_tests::servers::Server| json!({"host": server.host, "port": server.port, "user": server.user, "password": server.password});
+    let given = json!({"base": server.api.base, "key": server.key, "install": "install-of-a-test", "mysql": place(&server.mysql),
+        "postgres": place(&server.postgres), "source": shop.name, "target": unique("quick"), "rows": ROWS});
+    ("QUICK_START", given.to_string())
+}
+
+#[tokio::test]
+async fn a_generated_python_client_runs_the_quick_start() {
+    let Some(tools) = tools() else { return };
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    document(&server, folder.path()).await;
+    let bin = tools.join("python/bin");
+    let args = ["generate", "--path", "openapi.json", "--output-path", "millrace_client", "--meta", "none", "--fail-on-warning"];
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    succeed(&bin.join("openapi-python-client"), &args, folder.path(), &[("PATH", path)]).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/quick_start.py");
+    let env = [given(&server).await, ("PYTHONPATH", folder.path().display().to_string())];
+    let printed = succeed(&bin.join("python"), &[&script.to_string_lossy()], folder.path(), &env).await;
+    assert!(printed.contains("quick start: done"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_generated_typescript_client_runs_the_quick_start() {
+    let Some(tools) = tools() else { return };
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    document(&server, folder.path()).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/quick_start.ts");
+    std::fs::copy(script, folder.path().join("quick_start.ts")).unwrap();
+    std::fs::write(folder.path().join("package.json"), json!({"type": "module"}).to_string()).unwrap();
+    let modules = tools.join("node/node_modules");
+    std::os::unix::fs::symlink(&modules, folder.path().join("node_modules")).unwrap();
+    let bin = modules.join(".bin");
+    succeed(&bin.join("openapi-typescript"), &["openapi.json", "--output", "schema.d.ts"], folder.path(), &[]).await;
+    let options =
+        "--strict --noEmitOnError --target es2022 --module esnext --moduleResolution bundler --lib es2022,dom quick_start.ts schema.d.ts";
+    succeed(&bin.join("tsc"), &options.split(' ').collect::<Vec<_>>(), folder.path(), &[]).await;
+    let printed = succeed(Path::new("node"), &["quick_start.js"], folder.path(), &[given(&server).await]).await;
+    assert!(printed.contains("quick start: done"), "{printed}");
+}

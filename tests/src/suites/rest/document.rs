@@ -1,0 +1,239 @@
+//! The OpenAPI document's examples, as somebody who follows the document would send them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Place, source};
+use crate::api::Response;
+use crate::database::unique;
+use crate::dataset::products;
+use crate::schema::Schemas;
+
+/// What the examples call things, and what they are called here.
+struct World {
+    names: BTreeMap<&'static str, Value>,
+    port: u16,
+}
+
+const CONNECTION: &str = "conn_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
+const TARGET: &str = "conn_2NxQ3Z5bN7x9sR2tV6uK8pC0dE1";
+const CONFIG: &str = "config_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
+const STREAM: &str = "stream_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
+const RUN: &str = "run_2NxQ3Z4yM6w8sR1tV5uK7pB9cD0";
+const FILE: &str = "/home/ada/customers.csv";
+
+/// Operations that want a stream that moves rows: each group has one of its own.
+const ACTIVE: &[&[&str]] = &[&["pauseStream", "resumeStream"], &["stopStream"], &["actOnStream"], &["stopCurrentStream"]];
+/// Operations that take away what others need, in this order.
+const LAST: &[&str] =
+    &["deleteRun", "deleteRuns", "deleteStreamConfig", "deleteAllStreamConfigs", "deleteConnection", "deleteAllConnections"];
+/// Operations with tests of their own: an endless answer, and the server's end.
+const ELSEWHERE: &[&str] = &["streamLogs", "shutdown", "restart"];
+
+/// Every operation, called by its own example, answers with success and as its schema says. `folder` is one that the server opens; without one the operations
+/// on files are left out.
+pub async fn every_example_works_and_its_answer_is_as_described(place: &Place, folder: Option<&Path>) {
+    let document = place.api.get("/openapi.json").await.unwrap().body;
+    let schemas = Schemas::of(&document);
+    let all = operations(&document);
+    let mut world = World::make(place, folder).await;
+    let named = |id: &str| all.iter().find(|call| call.id == id).unwrap_or_else(|| panic!("there is no operation `{id}`"));
+    let mut called = 0;
+    for call in all.iter().filter(|call| ![ACTIVE.concat().as_slice(), LAST, ELSEWHERE].concat().contains(&call.id.as_str())) {
+        if folder.is_none() && (call.path.starts_with("/files") || call.path.starts_with("/fs")) {
+            continue;
+        }
+        let answer = call.send(place, &world, &schemas).await;
+        if let Some(stream) = answer.body["id"].as_str().filter(|id| id.starts_with("stream_")) {
+            let stats = place.api.wait_for_end(stream, place.patience).await.unwrap();
+            assert_eq!(stats["status"], "FINISHED", "{}: {stats}", call.id);
+            world.saw(place, stream).await;
+        }
+        called += 1;
+    }
+    let moved = source("moved", &products(100_000)).await;
+    for group in ACTIVE {
+        let (proxy, config, _) = place.config_behind_proxy(&moved).await;
+        let started = place.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap();
+        let stream = started.text("id").unwrap();
+        proxy.hold_at(1_000_000).await;
+        let finished = world.names.insert(STREAM, json!(stream));
+        for id in *group {
+            named(id).send(place, &world, &schemas).await;
+            proxy.release();
+            called += 1;
+        }
+        place.api.wait_for_end(&stream, place.patience).await.unwrap();
+        world.names.insert(STREAM, finished.unwrap());
+    }
+    for id in LAST {
+        named(id).send(place, &world, &schemas).await;
+        called += 1;
+    }
+    assert!(folder.is_none() || called == all.len() - ELSEWHERE.len(), "{called} of {} were called", all.len());
+}
+
+/// As [`every_example_works_and_its_answer_is_as_described`], where the server opens no folder.
+pub async fn every_example_works(place: &Place) {
+    every_example_works_and_its_answer_is_as_described(place, None).await;
+}
+
+/// An operation with its example.
+struct Call {
+    id: String,
+    method: Method,
+    path: String,
+    description: Value,
+}
+
+fn operations(document: &Value) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            calls.push(Call {
+                id: operation["operationId"].as_str().unwrap().to_owned(),
+                method: Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(),
+                path: path.clone(),
+                description: operation.clone(),
+            });
+        }
+    }
+    calls
+}
+
+impl Call {
+    /// Sends the example; asserts that it succeeds as described.
+    async fn send(&self, place: &Place, world: &World, schemas: &Schemas) -> Response {
+        let mut path = self.path.clone();
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let mut headers = Vec::new();
+        for parameter in self.description["parameters"].as_array().unwrap() {
+            let name = parameter["name"].as_str().unwrap();
+            let example = parameter.get("example").map(|example| world.real(example));
+            let text = example.map(|example| example.as_str().map_or_else(|| example.to_string(), str::to_owned));
+            match (parameter["in"].as_str().unwrap(), text) {
+                ("path", text) => {
+                    path = path.replace(&format!("{{{name}}}"), &text.unwrap_or_else(|| panic!("{path}: no example of `{name}`")))
+                }
+                ("query", Some(text)) => {
+                    query.append_pair(name, &text);
+                }
+                ("header", _) if name == "X-Confirm-Delete" => headers.push((name, "true")),
+                (_, None) if parameter["required"] == true => panic!("{}: no example of `{name}`", self.id),
+                _ => {}
+            }
+        }
+        let query = query.finish();
+        let path = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let content = self.description["requestBody"]["content"].as_object().and_then(|content| content.iter().next());
+        let answer = match content {
+            None => place.api.call_with(self.method.clone(), &path, None, &headers).await,
+            Some((media, content)) => {
+                let example = world.real(content.get("example").unwrap_or_else(|| panic!("{}: no example of the body", self.id)));
+                if media == "text/plain" {
+                    headers.push(("Content-Type", "text/plain"));
+                    place.api.call_text(self.method.clone(), &path, example.as_str().unwrap(), &headers).await
+                } else {
+                    place.api.call_with(self.method.clone(), &path, Some(example), &headers).await
+                }
+            }
+        };
+        let answer = answer.unwrap();
+        let described = &self.description["responses"][answer.status.to_string()];
+        assert!((200..300).contains(&answer.status) && described.is_object(), "{} {path}: {answer:?}", self.id);
+        for header in described["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+            // Nothing is replayed here.
+            let is_sent = answer.headers.contains_key(header) || header == "Idempotency-Replayed";
+            assert!(is_sent, "{}: `{header}` is described and not sent", self.id);
+        }
+        if let Some(content) = described["content"].get("application/json") {
+            schemas.check(&self.id, &content["schema"], &answer.body);
+        } else if let Some((media, _)) = described["content"].as_object().and_then(|content| content.iter().next()) {
+            let sent = answer.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            assert!(sent.starts_with(media.as_str()), "{}: {sent}", self.id);
+        }
+        answer
+    }
+}
+
+impl World {
+    async fn make(place: &Place, folder: Option<&Path>) -> Self {
+        let shop = source(
+            "shop",
+            &[
+                "CREATE TABLE customers (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(50), balance DECIMAL(10,2))".into(),
+                "INSERT INTO customers (name, balance) VALUES ('Ada', 9.50), ('Bo', 0.25), ('Zoë', 7)".into(),
+                "CREATE VIEW customer_names AS SELECT name FROM customers".into(),
+            ],
+        )
+        .await;
+        let accounts = unique("accounts");
+        let connection = place.api.connect("my", "mysql", &place.mysql, &shop.name).await.unwrap();
+        let target = place.api.connect("pg", "postgresql", &place.postgres, &accounts).await.unwrap();
+        let made = place.api.call_text(Method::POST, &format!("/connections/{target}/databases"), &accounts, &[]).await.unwrap();
+        assert_eq!(made.status, 200, "{made:?}");
+        let table = json!({"query": "CREATE TABLE accounts (id int PRIMARY KEY, name text); INSERT INTO accounts VALUES (1, 'Ada')"});
+        let made = place.api.post(&format!("/connections/{target}/databases/{accounts}/query"), table).await.unwrap();
+        assert_eq!(made.status, 200, "{made:?}");
+        let warehouse = unique("warehouse");
+        let config = place.api.convert(&connection, &shop.name, &target, &warehouse).await.unwrap();
+        let started = place.api.post(&format!("/stream-configs/{config}/start"), Value::Null).await.unwrap().text("id").unwrap();
+        place.api.wait_for_end(&started, place.patience).await.unwrap();
+        let mut names = BTreeMap::from([
+            (CONNECTION, json!(connection)),
+            (TARGET, json!(target)),
+            (CONFIG, json!(config)),
+            ("shop", json!(shop.name)),
+            ("warehouse", json!(warehouse)),
+            ("archive", json!(unique("archive"))),
+            ("db.example.com", json!(place.mysql.host)),
+            ("reader", json!(place.mysql.user)),
+            ("secret", json!(place.mysql.password)),
+            ("my1.shop.", json!(format!("my1.{}.", shop.name))),
+        ]);
+        if let Some(folder) = folder {
+            let file = folder.join("customers.csv");
+            std::fs::write(&file, "id,name,balance\n1,Ada,9.50\n2,Bo,0.25\n3,Zoë,7.00\n").unwrap();
+            names.insert(FILE, json!(file));
+            names.insert("/home/ada", json!(folder));
+        }
+        let mut world = Self { names, port: place.mysql.port };
+        world.saw(place, &started).await;
+        world
+    }
+
+    /// A stream that has ended becomes the one that the examples mean.
+    async fn saw(&mut self, place: &Place, stream: &str) {
+        let config = self.names[CONFIG].as_str().unwrap().to_owned();
+        let history = place.api.get(&format!("/stream-configs/{config}/history")).await.unwrap().body;
+        let run = history.as_array().unwrap().iter().find(|run| run["streamId"] == stream || run["streamID"] == stream);
+        // A stream of another config leaves everything as it is.
+        if let Some(run) = run {
+            self.names.insert(STREAM, json!(stream));
+            self.names.insert(RUN, run["id"].clone());
+        }
+    }
+
+    /// An example in this world.
+    fn real(&self, example: &Value) -> Value {
+        match example {
+            Value::String(text) => match self.names.get(text.as_str()) {
+                Some(value) => value.clone(),
+                // Within statements.
+                None => json!(["my1.shop.", FILE].iter().fold(text.clone(), |text, name| match self.names.get(name) {
+                    Some(Value::String(real)) => text.replace(name, real),
+                    _ => text,
+                })),
+            },
+            Value::Array(items) => items.iter().map(|item| self.real(item)).collect(),
+            Value::Object(fields) => {
+                let port = |name: &str, value: &Value| if name == "port" { json!(self.port) } else { self.real(value) };
+                fields.iter().map(|(name, value)| (name.clone(), port(name, value))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+}
