@@ -59,10 +59,6 @@ impl Param {
         self
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// The parameter object of OpenAPI 3.0.
     pub(crate) fn describe(&self) -> Value {
         let schema = match self.kind {

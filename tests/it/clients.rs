@@ -2,6 +2,7 @@
 //!
 //! The generators are Python's and Node's; `./x` installs them and names their folder in `MILLRACE_API_TOOLS`. Without them these tests say that they were
 //! left out.
+#![allow(clippy::print_stdout)] // what is left out is said loudly
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -9,7 +10,7 @@ use std::process::Output;
 use millrace_tests::database::unique;
 use millrace_tests::dataset::products;
 use millrace_tests::suites::rest::source;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::Server;
 

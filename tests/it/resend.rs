@@ -13,12 +13,12 @@ use crate::support::{LONG, Server};
 
 #[tokio::test]
 async fn creations_and_starts_that_are_sent_again_happen_once() {
-    resend::creations_and_starts_that_are_sent_again_happen_once(&Server::start().await).await;
+    resend::creations_and_starts_that_are_sent_again_happen_once(&*Server::start().await).await;
 }
 
 #[tokio::test]
 async fn servers_of_a_cluster_find_each_others_answers_sealed() {
-    let nats = start_nats().await.unwrap();
+    let nats = tokio::task::spawn_blocking(start_nats).await.unwrap().unwrap();
     let connect = async || {
         let config = NatsConfig { url: format!("nats://127.0.0.1:{}", nats.port), token: None, namespace: "it".into() };
         ClusterAnswers::new(Nats::connect(&config, "test").await.unwrap())

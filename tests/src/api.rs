@@ -86,13 +86,19 @@ impl Api {
         self.send(method, path, headers, with_body).await
     }
 
-    async fn send(
+    /// A GET, whose body is not looked into: for measuring the server alone. Answers the status and the body.
+    pub async fn fetch(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let response = self.request(Method::GET, path, &[], |request| request).await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    async fn request(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         with_body: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
-    ) -> anyhow::Result<Response> {
+    ) -> reqwest::Result<reqwest::Response> {
         let mut request = self.client.request(method, self.url(path));
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key).header("X-Install-ID", "install-of-a-test");
@@ -103,7 +109,17 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = with_body(request).send().await?;
+        with_body(request).send().await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        with_body: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> anyhow::Result<Response> {
+        let response = self.request(method, path, headers, with_body).await?;
         let status = response.status().as_u16();
         let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post, put};
 use millrace_core::connection::{Connection, ConnectionSpec};
 use millrace_core::id::ConnectionId;
 use serde::Deserialize;
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use crate::errors::{ApiResult, Code};
 use crate::examples;

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json};
 use millrace_core::entitlement::{Grant, StreamOperation};
@@ -26,6 +25,9 @@ use millrace_core::config::StreamSpec;
 use serde_json::json;
 
 const TAG: &str = "streams";
+
+/// The text format of Prometheus, with its content type.
+type MetricsText = ([(HeaderName, &'static str); 1], String);
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(&[Code::NotFound]);
@@ -129,16 +131,16 @@ async fn stop_current(State(state): State<AppState>, _: NoBody) -> ApiResult<Jso
     Ok(Json((&state.orchestrator.stop(&stream.id, false).await?).into()))
 }
 
-async fn source_metrics(State(state): State<AppState>) -> ApiResult<impl IntoResponse> {
+async fn source_metrics(State(state): State<AppState>) -> ApiResult<MetricsText> {
     metrics(&state, "source", "source_events_in").await
 }
 
-async fn target_metrics(State(state): State<AppState>) -> ApiResult<impl IntoResponse> {
+async fn target_metrics(State(state): State<AppState>) -> ApiResult<MetricsText> {
     metrics(&state, "target", "target_events_out").await
 }
 
 /// The text format of Prometheus, version 0.0.4. Ids and states need no escaping.
-async fn metrics(state: &AppState, side: &str, events: &str) -> ApiResult<impl IntoResponse> {
+async fn metrics(state: &AppState, side: &str, events: &str) -> ApiResult<MetricsText> {
     let mut streams = state.store.streams(None).await?;
     streams.sort_by_key(|stream| stream.state.is_terminal());
     let active = streams.iter().filter(|stream| !stream.state.is_terminal()).count();
@@ -148,8 +150,14 @@ async fn metrics(state: &AppState, side: &str, events: &str) -> ApiResult<impl I
         let (stream, report) = state.orchestrator.stats(&stream.id).await?;
         let stats = StreamStats::new(&stream, &report);
         let side = if side == "source" { stats.source() } else { stats.target() };
-        let _ =
-            writeln!(durations, "{}_duration_seconds{{status=\"{}\",streamID=\"{}\"}} {}", side.kind, side.status, stream.id, side.elapsed);
+        let _ = writeln!(
+            durations,
+            "{}_duration_seconds{{status=\"{}\",streamID=\"{}\"}} {}",
+            side.kind,
+            side.status.as_str(),
+            stream.id,
+            side.elapsed
+        );
         let _ = writeln!(counters, "{events}{{streamID=\"{}\"}} {}", stream.id, side.counter);
     }
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], durations + &counters))

@@ -234,7 +234,8 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
     deps::ensure(true)?;
     build(false)?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
-    let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
+    // Of the whole workspace, so that dependencies are not built again with fewer features than `./x test` gives them.
+    let step = Step::cargo(&["test", "--workspace", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
     with_servers(step)?.run()
 }
 

@@ -88,7 +88,8 @@ fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
 fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
     let filter: Vec<&str> = filter.into_iter().collect();
     let step = |name: &str| -> anyhow::Result<Step> {
-        let step = Step::cargo(&["test", "--package", "millrace-tests", "--test", name]);
+        // Of the whole workspace, so that dependencies have the features that they have in `cargo test --workspace`, and are not built again.
+        let step = Step::cargo(&["test", "--workspace", "--test", name]);
         Ok(cluster.with_tools(step)?.features(deps::features()).args(&["--"]))
     };
     let suite = |name: &str| {

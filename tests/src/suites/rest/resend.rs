@@ -1,7 +1,7 @@
 //! Requests that are sent again because their answer got lost.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Place, source};
 use crate::api::connection;
