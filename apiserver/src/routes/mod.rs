@@ -7,6 +7,7 @@ mod files;
 mod fs;
 mod logs;
 mod query;
+mod s3;
 mod sql;
 mod streams;
 mod structure;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Routes {
         .join(query::routes())
         .join(files::routes())
         .join(fs::routes())
+        .join(s3::routes())
         .join(logs::routes())
         .join(system::routes())
         .join(user::routes())
