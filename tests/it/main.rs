@@ -12,6 +12,7 @@ mod files;
 mod fleet;
 mod hostile;
 mod kit;
+mod objects;
 mod property;
 mod resend;
 mod rest;
