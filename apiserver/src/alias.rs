@@ -29,19 +29,19 @@ pub(crate) fn mapped(mappings: &[FederatedMapping], connections: &[Connection]) 
     Ok(sources)
 }
 
-/// Without mappings every database connection can be named: by its name if that is an alias, else (and also) by a generated alias, numbered per type in
+/// Without mappings every connection of a database or an object store can be named: by its name if that is an alias, else (and also) by a generated alias, numbered per type in
 /// order of creation. A name wins over a generated alias.
 pub(crate) fn implied(connections: &[Connection]) -> Vec<AliasedSource> {
     let source = |alias: String, connection: &Connection| AliasedSource { alias, connection: connection.clone(), database: None };
-    let databases = || connections.iter().filter(|connection| connection.database().is_some());
+    let usable = || connections.iter().filter(|connection| connection.database().is_some() || connection.s3().is_some());
     let mut sources: Vec<AliasedSource> = Vec::new();
-    for connection in databases().filter(|connection| is_alias(&connection.name)) {
+    for connection in usable().filter(|connection| is_alias(&connection.name)) {
         if !sources.iter().any(|taken| taken.alias.eq_ignore_ascii_case(&connection.name)) {
             sources.push(source(connection.name.clone(), connection));
         }
     }
     let mut numbers: BTreeMap<&'static str, u32> = BTreeMap::new();
-    for connection in databases() {
+    for connection in usable() {
         let prefix = Engine::alias_prefix(connection.engine);
         let number = numbers.entry(prefix).or_default();
         *number += 1;

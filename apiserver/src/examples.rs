@@ -17,6 +17,20 @@ pub(crate) const DATABASE: &str = "shop";
 /// A file with the columns `id`, `name`, `balance`.
 pub(crate) const FILE: &str = "/home/ada/customers.csv";
 
+/// A connection to an object store.
+pub(crate) const STORE: &str = "conn_2NxQ3Z6cP8y0tS3uW7vL9qD1eF2";
+/// A bucket of it.
+pub(crate) const BUCKET: &str = "exports";
+/// An object there, with the columns `id`, `name`, `balance`.
+pub(crate) const OBJECT: &str = "s3://exports/2026/customers.csv";
+/// A manifest that lies there.
+pub(crate) const MANIFEST: &str = "s3://exports/2026/manifest.json";
+
+/// A manifest of [`OBJECT`].
+pub(crate) fn manifest() -> Value {
+    json!({"version": "1.0", "files": [OBJECT]})
+}
+
 /// A connection's definition.
 pub(crate) fn connection() -> Value {
     json!({"name": "mysql-source", "type": "mysql", "spec": {"database": {

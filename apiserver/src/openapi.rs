@@ -23,6 +23,7 @@ const TAGS: &[(&str, &str)] = &[
     ("sql", "Statements at one connection"),
     ("query", "Statements across connections"),
     ("files", "CSV, JSON, JSONL and Parquet files"),
+    ("objects", "S3 and stores that speak like it: sessions, buckets, listings, manifests"),
     ("filesystem", "Folders of the server"),
     ("stream configs", "Definitions of what is moved from where to where"),
     ("streams", "Runs of stream configs: starting, watching, pausing, ending, and their history"),

@@ -16,6 +16,7 @@ use crate::catalogs::Catalogs;
 use crate::explorers::Explorers;
 use crate::idempotency::IdempotencyKeys;
 use crate::live::LiveRecords;
+use crate::objects::ObjectSessions;
 use crate::search::SearchIndex;
 use crate::session::SessionStore;
 
@@ -53,6 +54,8 @@ pub struct AppState {
     pub auth: IdeAuth,
     /// Browsers that have logged in.
     pub sessions: Arc<dyn SessionStore>,
+    /// What clients have configured of object stores.
+    pub objects: ObjectSessions,
     /// Answers to requests that may be sent again.
     pub idempotency: IdempotencyKeys,
     /// This installation.

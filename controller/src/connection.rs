@@ -58,7 +58,14 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
     tell_users(&connection, &users, is_leaving, &mut status, &context).await;
     let action = match check(&connection) {
         Ok(()) => {
-            let action = if is_leaving { Action::requeue(LOOK_EVERY) } else { probe::advance(&connection, &mut status, &context).await? };
+            let action = if is_leaving {
+                Action::requeue(LOOK_EVERY)
+            } else if connection.spec.s3.is_some() {
+                // No worker moves data from or to object stores yet, so none is asked whether it reaches one.
+                Action::requeue(RESYNC)
+            } else {
+                probe::advance(&connection, &mut status, &context).await?
+            };
             match probe::refusal(&status, generation) {
                 None => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
                 Some(text) => set(&mut status.conditions, generation, "Accepted", false, "Invalid", &text),

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use millrace_core::connection::{Engine, SslMode};
+use millrace_core::objects::{CredentialSource, UrlStyle};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -106,9 +107,33 @@ pub struct S3Form {
     /// Address of a compatible service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// How buckets stand in addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_style: Option<UrlStyle>,
+    /// Whether requests go over TLS; the endpoint's scheme says it, too.
+    #[serde(default, rename = "useSSL", skip_serializing_if = "Option::is_none")]
+    pub use_ssl: Option<bool>,
+    /// Where the credentials come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_source: Option<CredentialSource>,
+    /// The profile in the server's file of credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_name: Option<String>,
+    /// The public half of the credentials; the secret key stands in the Secret, and beside it, under `sessionToken`, the token of credentials that expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<S3Login>,
     /// Where browsing starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Place>,
+}
+
+/// The public half of an S3 store's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Login {
+    /// The access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<String>,
 }
 
 /// Google Cloud Storage.

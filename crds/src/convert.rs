@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use millrace_core::config::StreamSpec;
-use millrace_core::connection::Connection as CoreConnection;
+use millrace_core::connection::{Connection as CoreConnection, S3_SECRET_KEY};
 use millrace_core::id::{ConfigId, ConnectionId, StreamId};
 use millrace_core::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -96,9 +96,16 @@ impl ConnectionSpec {
             let key = ssl.client_key.is_some().then(|| json!({"name": secret, "key": "clientKey"}));
             raw.insert("ssl".to_owned(), json!({"mode": ssl.mode, "ca": ssl.ca, "clientCert": ssl.client_cert, "clientKeyRef": key}));
         }
-        let has_password = connection.secrets().iter().any(|(path, _)| *path == "spec.database.password");
-        if let (Some(name), true) = (secret, has_password) {
-            raw.insert("secretRef".to_owned(), json!({"name": name, "key": "password"}));
+        let has = |wanted: &str| connection.secrets().iter().any(|(path, _)| *path == wanted);
+        let key = if has("spec.database.password") {
+            Some("password")
+        } else if has(S3_SECRET_KEY) {
+            Some("secretKey")
+        } else {
+            None
+        };
+        if let (Some(name), Some(key)) = (secret, key) {
+            raw.insert("secretRef".to_owned(), json!({"name": name, "key": key}));
         }
         from_value(Value::Object(raw))
     }

@@ -16,8 +16,8 @@ mod stream;
 mod stream_config;
 
 pub use connection::{
-    AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, ProbeRecord, S3Form, SecretKey,
-    SnowflakeForm, TlsForm,
+    AzureForm, Connection, ConnectionSpec, ConnectionStatus, DatabaseForm, FilesForm, GcsForm, Place, ProbeRecord, S3Form, S3Login,
+    SecretKey, SnowflakeForm, TlsForm,
 };
 pub use convert::{ObjectId, created_at, object_id};
 pub use generate::definitions;

@@ -90,12 +90,18 @@ pub(crate) struct Checked {
 
 /// Checks the tree of one statement. `is_builtin` tells functions of DuckDB's core from those of extensions.
 pub(crate) fn check(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) -> bool) -> Result<Checked, Failure> {
-    walk(tree, Walk { sources, files: None, is_builtin, scope: Vec::new(), checked: Checked::default() })
+    walk(tree, Walk { sources, files: None, reads_objects: false, is_builtin, scope: Vec::new(), checked: Checked::default() })
+}
+
+/// As [`check`], for a statement whose reading functions have been found to name objects of its sources only.
+pub(crate) fn check_with_objects(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) -> bool) -> Result<Checked, Failure> {
+    walk(tree, Walk { sources, files: None, reads_objects: true, is_builtin, scope: Vec::new(), checked: Checked::default() })
 }
 
 /// Checks the tree of one statement over files. Those that it names, as `files` says, have been found to be allowed.
 pub(crate) fn check_files(tree: &Value, files: &BTreeSet<String>, is_builtin: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
-    walk(tree, Walk { sources: &[], files: Some(files), is_builtin, scope: Vec::new(), checked: Checked::default() }).map(|_| ())
+    walk(tree, Walk { sources: &[], files: Some(files), reads_objects: false, is_builtin, scope: Vec::new(), checked: Checked::default() })
+        .map(|_| ())
 }
 
 fn walk(tree: &Value, mut walk: Walk<'_>) -> Result<Checked, Failure> {
@@ -114,6 +120,8 @@ struct Walk<'a> {
     sources: &'a [Source],
     /// Files that stand for tables; none in federated statements.
     files: Option<&'a BTreeSet<String>>,
+    /// Whether federated statements may call reading functions.
+    reads_objects: bool,
     is_builtin: &'a dyn Fn(&str) -> bool,
     /// Names of common table expressions that the place at hand can see.
     scope: Vec<String>,
@@ -227,7 +235,7 @@ impl Walk<'_> {
     fn table_function(&mut self, value: &Value) -> Result<(), Failure> {
         let function = &value["function"];
         let name = function["function_name"].as_str().unwrap_or_default();
-        if self.files.is_some()
+        if (self.files.is_some() || self.reads_objects)
             && function["class"] == "FUNCTION"
             && FILE_FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
         {

@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 use millrace_core::connection::Connection;
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::files::{FileAnswer, FileRequest};
+use millrace_core::objects::OpenAccess;
 use millrace_core::{Error, Kind, Result, Secret};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -60,6 +61,28 @@ struct AskedSource {
     connection: Connection,
     secrets: Vec<(String, String)>,
     database: Option<String>,
+}
+
+/// Work on files on the wire: the request, and beside it how to get at objects.
+#[derive(Serialize, Deserialize)]
+struct AskFiles {
+    request: FileRequest,
+    access: Option<OpenAccess>,
+}
+
+impl From<FileRequest> for AskFiles {
+    fn from(mut request: FileRequest) -> Self {
+        let access = request.take_access().as_ref().map(OpenAccess::from);
+        Self { request, access }
+    }
+}
+
+impl From<AskFiles> for FileRequest {
+    fn from(asked: AskFiles) -> Self {
+        let mut request = asked.request;
+        request.put_access(asked.access.map(Into::into));
+        request
+    }
 }
 
 /// What comes back, with status 200 in both cases: other statuses speak of the channel.
@@ -210,9 +233,10 @@ impl QueryTier for RemoteQueryTier {
     }
 
     fn files(&self, request: FileRequest, cancel: CancellationToken) -> BoxFuture<'_, Result<FileAnswer>> {
+        let ask = AskFiles::from(request);
         async move {
             let reply = tokio::select! {
-                reply = self.post(FILES_PATH, &request) => reply?,
+                reply = self.post(FILES_PATH, &ask) => reply?,
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "the query was cancelled")),
             };
             match reply {
@@ -296,13 +320,13 @@ fn is_known(shared: &Shared, headers: &HeaderMap) -> bool {
     shown.is_some_and(|shown| bool::from(shown.ct_eq(shared.token.expose().as_bytes())))
 }
 
-async fn answer_files(State(shared): State<Shared>, headers: HeaderMap, body: Json<FileRequest>) -> Response {
+async fn answer_files(State(shared): State<Shared>, headers: HeaderMap, body: Json<AskFiles>) -> Response {
     if !is_known(&shared, &headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let span = tracing::info_span!("request", otel.name = format!("POST {FILES_PATH}"), otel.kind = "server");
     millrace_service::continue_trace(&span, headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
-    let run = async { shared.tier.files(body.0, CancellationToken::new()).await };
+    let run = async { shared.tier.files(body.0.into(), CancellationToken::new()).await };
     Json(run.instrument(span).await.map_or_else(Reply::from, |answer| Reply::Files(Box::new(answer)))).into_response()
 }
 

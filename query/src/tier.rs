@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::files::{FileAnswer, FileRequest};
+use millrace_core::objects::{OpenAccess, SettingNames};
 use millrace_core::{Error, Kind, Result};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +21,7 @@ use tracing::Instrument as _;
 
 use crate::cancel::cancel;
 use crate::metrics::{Counted, Statement};
-use crate::wire::{Answer, Errand, FilesErrand, Request, Source, SourceEngine, Tls};
+use crate::wire::{Answer, Errand, FilesErrand, Request, Source, SourceEngine, StoreSource, Tls};
 
 /// A warm child that nobody needed for so long is let go.
 const WARM_FOR: Duration = Duration::from_secs(60);
@@ -85,10 +86,11 @@ impl ChildQueryTier {
         }
     }
 
-    async fn run_files(&self, request: FileRequest, cancelled: CancellationToken) -> Result<FileAnswer> {
+    async fn run_files(&self, mut request: FileRequest, cancelled: CancellationToken) -> Result<FileAnswer> {
+        let access = request.take_access().as_ref().map(OpenAccess::from);
         let errand = |_: String, temp_dir: String| {
             let QueryLimits { memory_mb, threads, max_rows, .. } = self.limits;
-            line(&Errand::Files(FilesErrand { request, memory_mb, threads, max_rows, temp_dir }))
+            line(&Errand::Files(Box::new(FilesErrand { request, access, memory_mb, threads, max_rows, temp_dir })))
         };
         match self.in_child(Vec::new(), errand, cancelled).await? {
             Answer::Files(answer) => Ok(*answer),
@@ -132,7 +134,8 @@ impl ChildQueryTier {
     fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
         let request = Request {
             sql: query.sql.clone(),
-            sources: query.sources.iter().map(source).collect::<Result<_>>()?,
+            sources: query.sources.iter().filter(|source| source.connection.s3().is_none()).map(source).collect::<Result<_>>()?,
+            stores: query.sources.iter().filter_map(|source| store(source, &query.sql)).collect::<Result<_>>()?,
             tag,
             memory_mb: self.limits.memory_mb,
             threads: self.limits.threads,
@@ -282,6 +285,16 @@ fn source(source: &AliasedSource) -> Result<Source> {
         password: spec.password.as_ref().map_or(String::new(), |password| password.expose().to_owned()),
         database,
         tls: source.connection.ssl.as_ref().map(tls).transpose()?,
+    })
+}
+
+/// An object store, if the statement names it; the others' credentials are nobody's business.
+fn store(source: &AliasedSource, sql: &str) -> Option<Result<StoreSource>> {
+    let spec = source.connection.s3()?;
+    let is_named = sql.to_lowercase().contains(&format!("{}://", source.alias.to_lowercase()));
+    is_named.then(|| {
+        let access = millrace_connectors::s3::access(spec, SettingNames::Connection)?;
+        Ok(StoreSource { alias: source.alias.clone(), access: (&access).into() })
     })
 }
 

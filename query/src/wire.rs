@@ -2,6 +2,7 @@
 
 use millrace_core::connection::SslMode;
 use millrace_core::files::{FileAnswer, FileRequest};
+use millrace_core::objects::OpenAccess;
 use millrace_core::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,13 +11,15 @@ use serde_json::Value;
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Errand {
     Statement(Request),
-    Files(FilesErrand),
+    Files(Box<FilesErrand>),
 }
 
 /// Work on files, and the bounds of the engine.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FilesErrand {
     pub(crate) request: FileRequest,
+    /// How to get at objects.
+    pub(crate) access: Option<OpenAccess>,
     pub(crate) memory_mb: u64,
     pub(crate) threads: u32,
     pub(crate) max_rows: u64,
@@ -28,12 +31,21 @@ pub(crate) struct FilesErrand {
 pub(crate) struct Request {
     pub(crate) sql: String,
     pub(crate) sources: Vec<Source>,
+    /// Object stores that the statement names.
+    pub(crate) stores: Vec<StoreSource>,
     /// Tells this query's sessions at the backends from all others.
     pub(crate) tag: String,
     pub(crate) memory_mb: u64,
     pub(crate) threads: u32,
     pub(crate) max_rows: u64,
     pub(crate) temp_dir: String,
+}
+
+/// An object store under its alias, which is the scheme of its paths: `alias://bucket/key`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoreSource {
+    pub(crate) alias: String,
+    pub(crate) access: OpenAccess,
 }
 
 /// A source under its alias.
@@ -114,6 +126,25 @@ impl FailedKind {
             Self::Internal => Kind::Internal,
         };
         Error::new(kind, message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            Kind::Conflict if error.detail("reason") == Some("etag") => FailedKind::FileChanged,
+            Kind::PermissionDenied if error.detail("reason") == Some("outside") => FailedKind::Outside,
+            Kind::PermissionDenied => FailedKind::PermissionDenied,
+            Kind::LoginRefused => FailedKind::LoginRefused,
+            Kind::Unreachable | Kind::ConnectionLost | Kind::ProtocolViolated | Kind::TimedOut => FailedKind::Unreachable,
+            Kind::Untrusted => FailedKind::Untrusted,
+            Kind::ServerExhausted => FailedKind::Exhausted,
+            Kind::Invalid => FailedKind::Invalid,
+            Kind::NotFound => FailedKind::NotFound,
+            Kind::NotSupported => FailedKind::NotSupported,
+            _ => FailedKind::Internal,
+        };
+        Self::new(kind, error.message().to_owned())
     }
 }
 

@@ -13,6 +13,7 @@ mod files;
 mod fleet;
 mod hostile;
 mod kit;
+mod objects;
 mod property;
 mod resend;
 mod rest;

@@ -4,8 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get, post, put};
+use millrace_connectors::s3;
 use millrace_core::connection::{Connection, ConnectionSpec};
 use millrace_core::id::ConnectionId;
+use millrace_core::objects::SettingNames;
 use serde::Deserialize;
 use serde_json::Map;
 
@@ -22,8 +24,10 @@ use crate::wire::connections::{ConnectionList, ConnectionRequest, ConnectionResp
 const TAG: &str = "connections";
 const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge, Code::NotSupported];
 const DIALS: &[Code] = &[
+    Code::ValidationFailed,
     Code::NotFound,
     Code::LoginRefused,
+    Code::Untrusted,
     Code::PermissionDenied,
     Code::ObjectMissing,
     Code::NotSupported,
@@ -129,7 +133,8 @@ async fn list(State(state): State<AppState>, Params(Search { search }): Params<S
         let inside = state.search.matches(&state, connection, &search);
         indexed_connections += usize::from(inside.is_some());
         let paths = inside.filter(|paths| !paths.is_empty());
-        let host = connection.database().map_or("", |spec| spec.host.as_str());
+        let endpoint = connection.s3().and_then(|spec| spec.endpoint.as_deref());
+        let host = connection.database().map(|spec| spec.host.as_str()).or(endpoint).unwrap_or_default();
         let is_named = [connection.name.as_str(), host, connection.engine.as_str()].iter().any(|text| text.to_lowercase().contains(&lower));
         if is_named || paths.is_some() {
             items.push(connection.into());
@@ -217,6 +222,15 @@ async fn dial(state: &AppState, connection: &Connection) -> ApiResult<Json<Ping>
         if !folder.is_dir() {
             return Err(crate::ApiError::invalid("spec.files.basePath", format!("`{}` is no folder", files.base_path)));
         }
+        return Ok(Json(Ping { ping: "ok" }));
+    }
+    if let ConnectionSpec::S3(spec) = &connection.spec {
+        let access = s3::access(spec, SettingNames::Connection)?;
+        let bucket = spec.scope.as_ref().and_then(|scope| scope.bucket.as_deref()).filter(|bucket| !bucket.is_empty());
+        s3::Store::new(&access).check(bucket).await.map_err(|error| {
+            let is_bucket = error.field_name() == Some("bucket");
+            if is_bucket { error.field("spec.s3.scope.bucket") } else { error }
+        })?;
         return Ok(Json(Ping { ping: "ok" }));
     }
     let mut session = millrace_connectors::connector(connection.engine)?.session(connection, None).await?;

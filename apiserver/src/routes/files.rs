@@ -9,11 +9,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, patch, post};
-use millrace_connectors::file;
+use millrace_connectors::{file, s3};
 use millrace_core::connection::ConnectionSpec;
 use millrace_core::explore::OrderBy;
 use millrace_core::files::{FileAnswer, FileChange, FileFormat, FilePage, FileQuery, FileRequest, FileRows, FileSet};
-use millrace_core::id::ConnectionId;
 use millrace_core::{Error, Kind};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::fs::blocking;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::examples;
-use crate::extract::{JsonBody, Params, parse_id, read};
+use crate::extract::{JsonBody, Params, read};
+use crate::objects;
 use crate::param::{MOST, Param};
 use crate::route::{Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
@@ -43,14 +43,19 @@ const ASKS: &[Code] = &[
     Code::PathRefused,
     Code::NotSupported,
     Code::StatementRefused,
+    Code::LoginRefused,
+    Code::Untrusted,
+    Code::PermissionDenied,
+    Code::Unreachable,
+    Code::ConnectionLost,
+    Code::ProtocolViolated,
     Code::Exhausted,
     Code::TimedOut,
 ];
-const PATH: Param = Param::text("path", "a file, a pattern or a folder of files of one format; absolute, or below the connection's folder")
-    .required()
-    .example(examples::FILE);
+const PATH: Param = Param::text("path", "a file, a pattern, a folder of files of one format or a manifest; absolute, `s3://bucket/key`, or below the connection's folder or scope").required().example(examples::FILE);
 const FORMAT: Param = Param::one_of("format", &["csv", "json", "jsonl", "parquet"], "told by the name if absent");
-const CONNECTION: Param = Param::text("connectionId", "a connection of type `files`");
+const CONNECTION: Param =
+    Param::text("connectionId", "a connection of type `files` or `s3`; without one, objects are those of the client's session");
 const WHERE: Param = Param::text("where", "a condition in DuckDB's dialect, without the word WHERE");
 
 pub(super) fn routes() -> Routes {
@@ -74,7 +79,7 @@ pub(super) fn routes() -> Routes {
                     Param::text("order_dir", "`ASC` or `DESC` for each"),
                     WHERE,
                     Param::number("max_rows", 0, MOST, "no rows beyond this one"),
-                    Param::flag("refresh", "accepted; local files are always read anew"),
+                    Param::flag("refresh", "accepted; files are always read anew"),
                 ])
                 .answers::<FileData>(200)
                 .header("ETag", "names the file that the rows are of; changes take it in `If-Match`")
@@ -146,19 +151,43 @@ fn changes() -> Routes {
 
 /// The folder of a connection of type `files`.
 pub(super) async fn base_of(state: &AppState, connection: Option<&str>) -> ApiResult<Option<String>> {
-    let Some(id) = connection.filter(|id| !id.is_empty()) else { return Ok(None) };
-    let id: ConnectionId = parse_id(id)?;
-    match state.store.connection(&id).await?.spec {
+    let Some(connection) = objects::connection(state, connection).await? else { return Ok(None) };
+    match connection.spec {
         ConnectionSpec::Files(files) => Ok(Some(files.base_path)),
         _ => Err(ApiError::invalid("connectionId", "the connection is not of type `files`")),
     }
 }
 
-/// The files of a request, and the folder that relative paths stand below.
-async fn files(state: &AppState, path: &str, format: Option<FileFormat>, connection: Option<&str>) -> ApiResult<FileSet> {
-    if path.contains("://") && !path.starts_with("file://") {
-        return Err(ApiError::new(Code::NotSupported, "object stores are not supported yet").detail("field", "path"));
+/// What a request names.
+struct Named {
+    files: FileSet,
+    /// Bytes of all files together.
+    size: u64,
+    /// What tells one state of the files from another; none of local files, whose bytes are looked at for it.
+    etag: Option<String>,
+    /// Whether the path is one file's own, not a pattern's or a folder's.
+    is_single: bool,
+}
+
+/// What a request names: objects, or local files.
+async fn named(
+    state: &AppState,
+    headers: &HeaderMap,
+    path: &str,
+    format: Option<FileFormat>,
+    connection: Option<&str>,
+) -> ApiResult<Named> {
+    if let Some(found) = objects::objects(state, headers, path, format, connection).await? {
+        return Ok(Named { files: found.files, size: found.size, etag: Some(found.etag), is_single: found.is_single });
     }
+    let files = local(state, path, format, connection).await?;
+    let size = files.paths.iter().filter_map(|path| Path::new(path).metadata().ok()).map(|found| found.len()).sum();
+    let is_single = files.paths.len() == 1 && path.ends_with(file_name(&files.paths[0]));
+    Ok(Named { files, size, etag: None, is_single })
+}
+
+/// The local files of a request, and the folder that relative paths stand below.
+async fn local(state: &AppState, path: &str, format: Option<FileFormat>, connection: Option<&str>) -> ApiResult<FileSet> {
     let base = base_of(state, connection).await?;
     let (roots, path) = (state.files.clone(), path.to_owned());
     let (told, paths) = blocking(move || {
@@ -174,14 +203,22 @@ async fn files(state: &AppState, path: &str, format: Option<FileFormat>, connect
     .await?;
     let format = format.or(told).ok_or_else(|| ApiError::invalid("format", "the format is not told by the name; give `format`"))?;
     let paths: Option<Vec<String>> = paths.into_iter().map(|path| path.into_os_string().into_string().ok()).collect();
-    Ok(FileSet { format, paths: paths.ok_or_else(|| ApiError::invalid("path", "a path is not UTF-8 text"))? })
+    Ok(FileSet { format, paths: paths.ok_or_else(|| ApiError::invalid("path", "a path is not UTF-8 text"))?, access: None })
 }
 
 /// Asks the query tier; the client's going away ends what runs.
 async fn ask(state: &AppState, request: FileRequest) -> ApiResult<FileAnswer> {
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
-    state.query.files(request, cancel).await.map_err(refused)
+    let bound = request.access().and_then(|access| access.limits.time);
+    let answer = state.query.files(request, cancel);
+    let answer = match bound {
+        Some(bound) => tokio::time::timeout(bound, answer).await.map_err(|_| {
+            ApiError::new(Code::TimedOut, format!("the query took longer than the {} s that the session allows", bound.as_secs()))
+        })?,
+        None => answer.await,
+    };
+    answer.map_err(refused)
 }
 
 fn refused(error: Error) -> ApiError {
@@ -195,7 +232,16 @@ fn unexpected() -> ApiError {
     Error::internal("the query tier answered something else").into()
 }
 
-/// What tells one state of the files from another.
+/// What tells one state of what a request names from another.
+async fn state_of(state: &AppState, headers: &HeaderMap, params: &FileParams, named: &Named) -> ApiResult<String> {
+    if named.etag.is_none() {
+        return etag(&named.files).await;
+    }
+    let now = objects::objects(state, headers, &params.path, params.format, params.connection_id.as_deref()).await?;
+    Ok(now.map(|now| now.etag).unwrap_or_default())
+}
+
+/// What tells one state of local files from another.
 async fn etag(files: &FileSet) -> ApiResult<String> {
     let paths = files.paths.clone();
     let etags = blocking(move || {
@@ -205,9 +251,8 @@ async fn etag(files: &FileSet) -> ApiResult<String> {
     Ok(etags.await?.join("-"))
 }
 
-async fn meta(State(state): State<AppState>, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {
-    let files = files(&state, &params.path, params.format, params.connection_id.as_deref()).await?;
-    let size = files.paths.iter().filter_map(|path| Path::new(path).metadata().ok()).map(|found| found.len()).sum();
+async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {
+    let Named { files, size, .. } = named(&state, &headers, &params.path, params.format, params.connection_id.as_deref()).await?;
     let (format, count) = (files.format, files.paths.len());
     let FileAnswer::Described(found) = ask(&state, FileRequest::Describe { files, with_stats: params.stats }).await? else {
         return Err(unexpected());
@@ -231,8 +276,7 @@ async fn meta(State(state): State<AppState>, Params(params): Params<FileParams>)
     }))
 }
 
-async fn data(State(state): State<AppState>, Params(params): Params<FileParams>) -> ApiResult<Response> {
-    let files = files(&state, &params.path, params.format, params.connection_id.as_deref()).await?;
+async fn data(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Response> {
     let mut limit = params.limit.min(MOST_ROWS);
     if params.max_rows > 0 {
         limit = limit.min(params.max_rows.saturating_sub(params.offset));
@@ -245,12 +289,21 @@ async fn data(State(state): State<AppState>, Params(params): Params<FileParams>)
         with_total: !params.skip_count,
     };
     for _ in 0..READS {
-        let before = etag(&files).await?;
-        let FileAnswer::Rows(rows) = ask(&state, FileRequest::Page { files: files.clone(), page: page.clone() }).await? else {
-            return Err(unexpected());
+        let found = named(&state, &headers, &params.path, params.format, params.connection_id.as_deref()).await?;
+        let before = match &found.etag {
+            Some(etag) => etag.clone(),
+            None => etag(&found.files).await?,
         };
+        let answer = ask(&state, FileRequest::Page { files: found.files.clone(), page: page.clone() }).await;
         // Rows of one file, not of two: what changed meanwhile is read again.
-        if etag(&files).await? == before {
+        let is_same = state_of(&state, &headers, &params, &found).await? == before;
+        let rows = match answer {
+            Ok(FileAnswer::Rows(rows)) => rows,
+            Ok(_) => return Err(unexpected()),
+            Err(error) if is_same => return Err(error),
+            Err(_) => continue,
+        };
+        if is_same {
             return Ok(([(header::ETAG, format!("\"{before}\""))], Json(file_data(rows))).into_response());
         }
     }
@@ -285,17 +338,17 @@ fn order(params: &FileParams) -> ApiResult<Vec<OrderBy>> {
     order.map(|(index, column)| Ok(OrderBy { column, descending: direction(index)?, nulls_first: None })).collect()
 }
 
-async fn count(State(state): State<AppState>, Params(params): Params<FileParams>) -> ApiResult<Json<FileCount>> {
-    let files = files(&state, &params.path, params.format, params.connection_id.as_deref()).await?;
+async fn count(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Json<FileCount>> {
+    let Named { files, .. } = named(&state, &headers, &params.path, params.format, params.connection_id.as_deref()).await?;
     match ask(&state, FileRequest::Count { files, condition: params.condition }).await? {
         FileAnswer::Counted(count) => Ok(Json(FileCount { count })),
         _ => Err(unexpected()),
     }
 }
 
-async fn sniff(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<SniffResult>> {
+async fn sniff(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Json<SniffResult>> {
     let request: FileReference = read(body)?;
-    let files = files(&state, &request.path, request.format, request.connection_id.as_deref()).await?;
+    let Named { files, .. } = named(&state, &headers, &request.path, request.format, request.connection_id.as_deref()).await?;
     if files.format != FileFormat::Csv {
         return Err(ApiError::invalid("format", "only CSV files have a dialect"));
     }
@@ -306,12 +359,12 @@ async fn sniff(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiRe
     }
 }
 
-async fn summary(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<FileSummary>> {
+async fn summary(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Json<FileSummary>> {
     let request: FileReference = read(body)?;
     if request.sample_percent.is_some_and(|percent| !(percent > 0.0 && percent <= 100.0)) {
         return Err(ApiError::invalid("samplePercent", "the sample must be more than 0 and at most 100 percent"));
     }
-    let files = files(&state, &request.path, request.format, request.connection_id.as_deref()).await?;
+    let Named { files, .. } = named(&state, &headers, &request.path, request.format, request.connection_id.as_deref()).await?;
     let (format, started) = (files.format, Instant::now());
     match ask(&state, FileRequest::Summarize { files, sample_percent: request.sample_percent }).await? {
         FileAnswer::Summarized { row_count, columns } => Ok(Json(FileSummary {
@@ -329,26 +382,40 @@ async fn summary(State(state): State<AppState>, JsonBody(body): JsonBody) -> Api
     }
 }
 
-/// The statement with the folder that its relative paths stand below: the scope, itself below the connection's folder.
-async fn statement(state: &AppState, request: &FileQueryRequest) -> ApiResult<FileQuery> {
+/// The statement with the folder that its relative paths stand below: the scope, itself below the connection's folder or scope.
+async fn statement(state: &AppState, headers: &HeaderMap, request: &FileQueryRequest) -> ApiResult<FileQuery> {
     if request.query.trim().is_empty() {
         return Err(ApiError::invalid("query", "the statement is missing"));
     }
-    let base = base_of(state, request.connection_id.as_deref()).await?;
-    let scope = match request.scope_path.as_deref().filter(|scope| !scope.is_empty()) {
-        Some(scope) => {
-            let found = file::resolve(&state.files, scope, base.as_deref())?;
-            let folder = if found.is_dir() { Some(found.as_path()) } else { found.parent() };
-            folder.map(|folder| folder.display().to_string())
+    let id = request.connection_id.as_deref();
+    let (site, is_connection) = objects::optional_site(state, headers, id).await?;
+    let said = request.scope_path.as_deref().filter(|scope| !scope.is_empty());
+    let scope = match (&site, said) {
+        (Some(site), Some(scope)) if is_connection || s3::is_object_path(scope) => Some(site.path(scope).map_err(in_scope)?.to_string()),
+        (None, Some(scope)) if s3::is_object_path(scope) => {
+            return Err(objects::site(state, headers, id).await.map_or_else(|error| error, |_| unexpected()));
         }
-        None => base,
+        (Some(site), None) if is_connection => site.base().map(|base| base.to_string()),
+        (_, said) => local_scope(state, said, base_of(state, id).await?)?,
     };
-    Ok(FileQuery { sql: request.query.clone(), scope, roots: (*state.files).clone() })
+    let access = site.map(|site| site.store.access().clone());
+    Ok(FileQuery { sql: request.query.clone(), scope, roots: (*state.files).clone(), access })
 }
 
-async fn query(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<FileQueryResponse>> {
+fn in_scope(error: ApiError) -> ApiError {
+    error.detail("field", "scopePath")
+}
+
+fn local_scope(state: &AppState, said: Option<&str>, base: Option<String>) -> ApiResult<Option<String>> {
+    let Some(scope) = said else { return Ok(base) };
+    let found = file::resolve(&state.files, scope, base.as_deref())?;
+    let folder = if found.is_dir() { Some(found.as_path()) } else { found.parent() };
+    Ok(folder.map(|folder| folder.display().to_string()))
+}
+
+async fn query(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Json<FileQueryResponse>> {
     let request: FileQueryRequest = read(body)?;
-    let query = statement(&state, &request).await?;
+    let query = statement(&state, &headers, &request).await?;
     let started = Instant::now();
     let answer = ask(&state, FileRequest::Query(query)).await;
     let seen = match &answer {
@@ -368,9 +435,9 @@ async fn query(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiRe
     }))
 }
 
-async fn columns(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<FileColumnsResponse>> {
+async fn columns(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Json<FileColumnsResponse>> {
     let request: FileQueryRequest = read(body)?;
-    let query = statement(&state, &request).await?;
+    let query = statement(&state, &headers, &request).await?;
     match ask(&state, FileRequest::Columns(query)).await? {
         FileAnswer::Columns(columns) => {
             Ok(Json(FileColumnsResponse { columns: columns.into_iter().map(Into::into).collect(), status: "success" }))
@@ -411,10 +478,10 @@ fn only(wanted: &str, request: &RowsRequest) -> ApiResult<()> {
 }
 
 async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> ApiResult<Response> {
-    let files = files(state, &request.path, request.format, request.connection_id.as_deref()).await?;
-    let is_table = files.paths.len() != 1 || !request.path.ends_with(file_name(&files.paths[0]));
-    if is_table {
-        return Err(ApiError::new(Code::NotSupported, "only single files can be changed, not folders or patterns").detail("field", "path"));
+    let found = named(state, headers, &request.path, request.format, request.connection_id.as_deref()).await?;
+    if !found.is_single {
+        return Err(ApiError::new(Code::NotSupported, "only single files can be changed, not folders, patterns or manifests")
+            .detail("field", "path"));
     }
     let (updated, inserted, deleted) = (request.edits.len(), request.inserts.len(), request.deletes.len());
     if updated + inserted + deleted == 0 {
@@ -425,9 +492,10 @@ async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> 
         edits: request.edits.into_iter().map(|edit| (edit.row_id, edit.changes)).collect(),
         inserts: request.inserts.into_iter().map(|insert| insert.values).collect(),
         deletes: request.deletes.into_iter().map(|delete| delete.row_id).collect(),
-        etag: wanted.filter(|etag| etag != "*"),
+        // What is changed is what is there now, if the client does not say what it has seen.
+        etag: wanted.filter(|etag| etag != "*").or(found.etag),
     };
-    match ask(state, FileRequest::Rewrite { files, change }).await? {
+    match ask(state, FileRequest::Rewrite { files: found.files, change }).await? {
         FileAnswer::Rewritten { etag } => {
             let body = Json(RowsChanged { status: "success", updated, inserted, deleted });
             Ok(([(header::ETAG, format!("\"{etag}\""))], body).into_response())

@@ -9,6 +9,7 @@ mod logs;
 mod older;
 mod older_streams;
 mod query;
+mod s3;
 mod sql;
 mod streams;
 mod structure;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Routes {
         .join(query::routes())
         .join(files::routes())
         .join(fs::routes())
+        .join(s3::routes())
         .join(logs::routes())
         .join(system::routes())
         .join(swagger::routes())

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alias;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, read};
+use crate::objects;
 use crate::route::{Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
 use crate::state::AppState;
@@ -48,6 +49,7 @@ async fn federated(State(state): State<AppState>, JsonBody(body): JsonBody) -> A
         Some(mappings) if !mappings.is_empty() => alias::mapped(mappings, &connections)?,
         _ => alias::implied(&connections),
     };
+    let sources = objects::resolved(sources, &sql)?;
     // Ends the query when the client goes away, which drops this future.
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();

@@ -1,8 +1,11 @@
 //! Connections on the wire.
 
-use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine, FilesSpec, Ssl, SslMode};
+use millrace_connectors::s3::Endpoint;
+use millrace_core::Secret;
+use millrace_core::connection::{Connection, ConnectionSpec, DatabaseSpec, Engine, FilesSpec, S3Credentials, S3Spec, Ssl, SslMode};
 use millrace_core::id::ConnectionId;
-use millrace_core::validate::{check_database, check_files, not_yet};
+use millrace_core::objects::{CredentialSource, SettingNames};
+use millrace_core::validate::{check_database, check_files, check_object_store, not_yet};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -18,7 +21,7 @@ use crate::wire::structure::DatabaseInfo;
 pub(crate) struct ConnectionRequest {
     /// What people call it.
     name: String,
-    /// `mysql`, `postgresql` or `files`, in any case.
+    /// `mysql`, `postgresql`, `files` or `s3`, in any case.
     #[schemars(rename = "type")]
     kind: String,
     /// Where it is and who logs in.
@@ -127,6 +130,8 @@ pub(crate) fn parse(body: Value, stored: Option<&Connection>) -> ApiResult<Conne
         ApiError::invalid("type", "the type must be one of mysql, postgresql, files, s3, gcs, azure, snowflake").detail("value", kind)
     })?;
     let spec = spec(&mut fields, engine)?;
+    // Some clients store object stores as files; what they are is said by the spec.
+    let engine = if matches!(spec, ConnectionSpec::S3(_)) { Engine::S3 } else { engine };
     let ssl: Option<Ssl> = match fields.remove("ssl") {
         None | Some(Value::Null) => None,
         Some(ssl) => Some(read(ssl).map_err(|error| under(error, "ssl"))?),
@@ -149,6 +154,9 @@ pub(crate) fn parse(body: Value, stored: Option<&Connection>) -> ApiResult<Conne
     };
     if let Some(stored) = stored {
         keep_secrets(&mut connection, stored)?;
+    }
+    if let ConnectionSpec::S3(spec) = &connection.spec {
+        complete(spec, connection.ssl.as_ref())?;
     }
     millrace_connectors::check_tls(&connection)?;
     Ok(connection)
@@ -176,8 +184,15 @@ fn spec(fields: &mut Map<String, Value>, engine: Engine) -> ApiResult<Connection
             check_files(&files)?;
             Ok(ConnectionSpec::Files(files))
         }
-        ("s3" | "gcs" | "azure" | "snowflake", _) => Err(not_yet(&form).into()),
-        ("database" | "files", _) => {
+        ("s3", Engine::S3 | Engine::Files) => {
+            let mut spec: S3Spec = read(content).map_err(|error| under(error, "spec.s3"))?;
+            tidy(&mut spec);
+            check_object_store(&spec)?;
+            Endpoint::of(&spec, SettingNames::Connection)?;
+            Ok(ConnectionSpec::S3(spec))
+        }
+        ("gcs" | "azure" | "snowflake", _) => Err(not_yet(&form).into()),
+        ("database" | "files" | "s3", _) => {
             Err(ApiError::invalid(format!("spec.{form}"), format!("a connection of type `{}` has another form of spec", engine.as_str())))
         }
         _ => Err(ApiError::invalid(format!("spec.{form}"), format!("unknown form `{form}`"))),
@@ -217,10 +232,74 @@ fn database(mut content: Value, engine: Engine) -> ApiResult<DatabaseSpec> {
     Ok(spec)
 }
 
+/// Clients send what they leave open as empty texts, and what they must not know as stars.
+fn tidy(spec: &mut S3Spec) {
+    let clear = |text: &mut Option<String>| *text = text.take().filter(|text| !text.trim().is_empty());
+    clear(&mut spec.endpoint);
+    clear(&mut spec.profile_name);
+    if let Some(scope) = &mut spec.scope {
+        clear(&mut scope.bucket);
+        clear(&mut scope.prefix);
+    }
+    if spec.region.is_empty() {
+        "auto".clone_into(&mut spec.region);
+    }
+    let Some(credentials) = &mut spec.credentials else { return };
+    clear(&mut credentials.access_key);
+    clear(&mut credentials.credentials_ref);
+    credentials.secret_key = credentials.secret_key.take().filter(|secret| !is_masked(secret));
+    credentials.session_token = credentials.session_token.take().filter(|token| !is_masked(token));
+    let S3Credentials { access_key, secret_key, session_token, credentials_ref } = credentials;
+    if access_key.is_none() && secret_key.is_none() && session_token.is_none() && credentials_ref.is_none() {
+        spec.credentials = None;
+    }
+}
+
+fn is_masked(secret: &Secret) -> bool {
+    secret.is_empty() || secret.expose().chars().all(|c| c == '*')
+}
+
+/// What a stored object store must have once its secrets are put back.
+fn complete(spec: &S3Spec, ssl: Option<&Ssl>) -> ApiResult<()> {
+    if ssl.is_some_and(|ssl| ssl.mode != SslMode::Disabled) {
+        return Err(ApiError::invalid("ssl", "`ssl` is for database connections; object stores have `spec.s3.useSSL`"));
+    }
+    let has_key = spec.credentials.as_ref().is_some_and(|credentials| credentials.access_key.is_some());
+    let has_secret = spec.credentials.as_ref().is_some_and(|credentials| credentials.secret_key.is_some());
+    if has_key && !has_secret {
+        return Err(ApiError::invalid("spec.s3.credentials.secretKey", "the secret key is missing"));
+    }
+    if has_key && spec.credential_source == Some(CredentialSource::Aws) {
+        return Err(ApiError::invalid("spec.s3.credentials", "keys are not given where the server's own are used"));
+    }
+    Ok(())
+}
+
+/// The credentials of an object store stay if they are not given again, and neither its place nor who asks there has changed.
+fn keep_keys(spec: &mut S3Spec, stored: &Connection) -> ApiResult<()> {
+    let given = spec.credentials.as_ref();
+    let asks_elsewhere = given.is_none() && spec.credential_source == Some(CredentialSource::Aws);
+    if asks_elsewhere || given.is_some_and(|given| given.secret_key.is_some()) {
+        return Ok(());
+    }
+    let Some(old) = stored.s3() else { return Ok(()) };
+    let Some(known) = old.credentials.as_ref().filter(|known| known.secret_key.is_some()) else { return Ok(()) };
+    let place = |spec: &S3Spec| Endpoint::of(spec, SettingNames::Connection).map(|endpoint| (endpoint.host, endpoint.use_ssl)).ok();
+    let is_other = given.is_some_and(|given| given.access_key.is_some() && given.access_key != known.access_key);
+    if place(spec) != place(old) || is_other {
+        let text = "a new endpoint, access key or TLS mode needs the connection's secrets again";
+        return Err(ApiError::invalid("spec.s3.credentials.secretKey", text));
+    }
+    spec.credentials = Some(known.clone());
+    Ok(())
+}
+
 /// Who can change the place that a stored secret is sent to, or how that place is checked, could otherwise have it sent to himself.
 fn keep_secrets(connection: &mut Connection, stored: &Connection) -> ApiResult<()> {
-    let is_masked = |secret: &millrace_core::Secret| secret.is_empty() || secret.expose().chars().all(|c| c == '*');
-    let is_given = |secret: &Option<millrace_core::Secret>| secret.as_ref().is_some_and(|secret| !is_masked(secret));
+    if let ConnectionSpec::S3(spec) = &mut connection.spec {
+        return keep_keys(spec, stored);
+    }
+    let is_given = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_masked(secret));
     let trust = |connection: &Connection| {
         let ssl = connection.ssl.as_ref().filter(|ssl| ssl.mode != SslMode::Disabled);
         ssl.map(|ssl| (ssl.mode, ssl.ca.clone()))

@@ -8,6 +8,7 @@ pub(crate) mod fs;
 pub(crate) mod logs;
 pub(crate) mod older_streams;
 pub(crate) mod query;
+pub(crate) mod s3;
 pub(crate) mod sql;
 pub(crate) mod streams;
 pub(crate) mod structure;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use millrace_apiserver::{AppState, IdeAuth, IdempotencyKeys, named_roots};
+use millrace_apiserver::{AppState, IdeAuth, IdempotencyKeys, ObjectSessions, named_roots};
 use millrace_bus::{Nats, NatsBus, NatsConfig};
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -67,6 +67,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         auth: IdeAuth::Key,
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
         files: Arc::new(FileRoots { allowed: named_roots(), denied: Vec::new() }),
+        objects: ObjectSessions::default(),
         is_cluster: true,
         restart: Default::default(),
         shutdown,

@@ -9,6 +9,8 @@ pub mod file;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 #[cfg(feature = "mysql")]
 mod statements;

@@ -363,6 +363,12 @@ pub struct Target {
     pub spec: TargetSpec,
 }
 
+/// A form whose fields are kept as they came.
+#[cfg(feature = "schemars")]
+#[derive(schemars::JsonSchema)]
+#[schemars(transparent)]
+pub struct KeptForm(#[allow(dead_code)] serde_json::Map<String, serde_json::Value>);
+
 /// Exactly one form of target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -371,15 +377,15 @@ pub enum TargetSpec {
     /// A database.
     Db(DbTarget),
     /// Local files; the form's fields are kept as they came.
-    Files(serde_json::Map<String, serde_json::Value>),
+    Files(#[cfg_attr(feature = "schemars", schemars(with = "KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// S3; as above.
-    S3(serde_json::Map<String, serde_json::Value>),
+    S3(#[cfg_attr(feature = "schemars", schemars(with = "KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// Google Cloud Storage; as above.
-    Gcs(serde_json::Map<String, serde_json::Value>),
+    Gcs(#[cfg_attr(feature = "schemars", schemars(with = "KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// Azure; as above.
-    Azure(serde_json::Map<String, serde_json::Value>),
+    Azure(#[cfg_attr(feature = "schemars", schemars(with = "KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// Snowflake; as above.
-    Snowflake(serde_json::Map<String, serde_json::Value>),
+    Snowflake(#[cfg_attr(feature = "schemars", schemars(with = "KeptForm"))] serde_json::Map<String, serde_json::Value>),
 }
 
 /// A database target.

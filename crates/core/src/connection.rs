@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::ConnectionId;
+use crate::objects::{CredentialSource, UrlStyle};
 use crate::secret::Secret;
 
 /// The engine behind a connection; it decides the connector, the dialect and the alias prefix.
@@ -114,7 +115,9 @@ pub enum ConnectionSpec {
     Database(DatabaseSpec),
     /// A local folder.
     Files(FilesSpec),
-    /// A form that this version stores but cannot use yet (`s3`, `gcs`, `azure`, `snowflake`).
+    /// S3 and compatible object stores.
+    S3(S3Spec),
+    /// A form that this version stores but cannot use yet (`gcs`, `azure`, `snowflake`).
     #[serde(untagged)]
     Other(OtherSpec),
 }
@@ -147,19 +150,84 @@ pub struct FilesSpec {
     pub base_path: String,
 }
 
+/// An object store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct S3Spec {
+    /// Such as `eu-central-1`; `auto` for services without regions.
+    #[serde(default = "auto_region")]
+    pub region: String,
+    /// Who asks; without them the server's own environment says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<S3Credentials>,
+    /// Where the credentials come from; told by whether there are any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_source: Option<CredentialSource>,
+    /// The profile in the server's file of credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_name: Option<String>,
+    /// Host and port of a compatible service, with or without scheme; AWS if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How buckets stand in addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_style: Option<UrlStyle>,
+    /// Whether requests go over TLS; the endpoint's scheme says it, too.
+    #[serde(default, rename = "useSSL", skip_serializing_if = "Option::is_none")]
+    pub use_ssl: Option<bool>,
+    /// What may be browsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<S3Scope>,
+}
+
+fn auto_region() -> String {
+    "auto".to_owned()
+}
+
+/// Who asks an object store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct S3Credentials {
+    /// The public half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<String>,
+    /// The secret half.
+    #[serde(default, skip_serializing)]
+    pub secret_key: Option<Secret>,
+    /// Goes with credentials that expire.
+    #[serde(default, skip_serializing)]
+    pub session_token: Option<Secret>,
+    /// A path in a vault; refused, because no vault is asked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<String>,
+}
+
+/// The part of an object store that may be browsed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub struct S3Scope {
+    /// One bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// Objects of that bucket whose keys begin so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
 /// A spec form that is refused on create: kept as a type so that the refusal can name the form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub enum OtherSpec {
-    /// S3 and compatible.
-    S3(serde_json::Map<String, serde_json::Value>),
     /// Google Cloud Storage.
-    Gcs(serde_json::Map<String, serde_json::Value>),
+    Gcs(#[cfg_attr(feature = "schemars", schemars(with = "crate::config::KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// Azure Blob Storage.
-    Azure(serde_json::Map<String, serde_json::Value>),
+    Azure(#[cfg_attr(feature = "schemars", schemars(with = "crate::config::KeptForm"))] serde_json::Map<String, serde_json::Value>),
     /// Snowflake.
-    Snowflake(serde_json::Map<String, serde_json::Value>),
+    Snowflake(#[cfg_attr(feature = "schemars", schemars(with = "crate::config::KeptForm"))] serde_json::Map<String, serde_json::Value>),
 }
 
 /// Transport protection, as `api` clients send it.
@@ -195,6 +263,11 @@ pub enum SslMode {
     VerifyFull,
 }
 
+/// The path that names an object store's secret key.
+pub const S3_SECRET_KEY: &str = "spec.s3.credentials.secretKey";
+/// The path that names an object store's session token.
+pub const S3_SESSION_TOKEN: &str = "spec.s3.credentials.sessionToken";
+
 impl Connection {
     /// Every secret of this connection with the path that names it.
     pub fn secrets(&self) -> Vec<(&'static str, &Secret)> {
@@ -204,6 +277,10 @@ impl Connection {
         }
         if let Some(Ssl { client_key: Some(key), .. }) = &self.ssl {
             secrets.push(("ssl.client_key", key));
+        }
+        if let ConnectionSpec::S3(S3Spec { credentials: Some(credentials), .. }) = &self.spec {
+            secrets.extend(credentials.secret_key.as_ref().map(|secret| (S3_SECRET_KEY, secret)));
+            secrets.extend(credentials.session_token.as_ref().map(|token| (S3_SESSION_TOKEN, token)));
         }
         secrets
     }
@@ -217,7 +294,17 @@ impl Connection {
                     ssl.client_key = Some(secret);
                 }
             }
+            (S3_SECRET_KEY, ConnectionSpec::S3(spec)) => spec.credentials.get_or_insert_default().secret_key = Some(secret),
+            (S3_SESSION_TOKEN, ConnectionSpec::S3(spec)) => spec.credentials.get_or_insert_default().session_token = Some(secret),
             _ => {}
+        }
+    }
+
+    /// The object store's form, if this is one.
+    pub fn s3(&self) -> Option<&S3Spec> {
+        match &self.spec {
+            ConnectionSpec::S3(spec) => Some(spec),
+            _ => None,
         }
     }
 
@@ -249,6 +336,24 @@ mod tests {
         assert_eq!(connection.secrets().len(), 1);
         assert!(!serde_json::to_string(&connection).unwrap().contains("hunter2"));
         assert!(!format!("{connection:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_secrets_of_an_object_store_are_left_out_and_put_back() {
+        let full: Connection = serde_json::from_value(serde_json::json!({
+            "id": ConnectionId::mint(), "name": "lake", "type": "s3", "created": 1,
+            "spec": {"s3": {"region": "auto", "endpoint": "localhost:9000", "useSSL": false, "urlStyle": "path",
+                "credentials": {"accessKey": "AK", "secretKey": "hunter2", "sessionToken": "hunter3"}}}
+        }))
+        .unwrap();
+        let text = serde_json::to_string(&full).unwrap();
+        assert!(text.contains("\"accessKey\":\"AK\"") && !text.contains("hunter"), "{text}");
+        let mut read: Connection = serde_json::from_str(&text).unwrap();
+        for (path, secret) in full.secrets() {
+            read.restore_secret(path, secret.clone());
+        }
+        let secrets: Vec<&str> = read.secrets().into_iter().map(|(_, secret)| secret.expose()).collect();
+        assert_eq!(secrets, ["hunter2", "hunter3"]);
     }
 
     #[test]

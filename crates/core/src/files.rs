@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::explore::{ColumnSummary, OrderBy, ResultColumn};
+use crate::objects::ObjectAccess;
 
 /// Formats of data files; compressed variants included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,8 +64,11 @@ pub struct FileRoots {
 pub struct FileSet {
     /// Their format.
     pub format: FileFormat,
-    /// Absolute paths without symbolic links, at least one.
+    /// Absolute paths without symbolic links, or `s3://bucket/key` as it is, without patterns; at least one.
     pub paths: Vec<String>,
+    /// How to get at objects; none for local files. It is not part of the message: see [`FileRequest::take_access`].
+    #[serde(skip)]
+    pub access: Option<ObjectAccess>,
 }
 
 /// A page of rows.
@@ -91,6 +95,9 @@ pub struct FileQuery {
     pub scope: Option<String>,
     /// What may be read.
     pub roots: FileRoots,
+    /// How to get at objects, if the statement may name some. It is not part of the message: see [`FileRequest::take_access`].
+    #[serde(skip)]
+    pub access: Option<ObjectAccess>,
 }
 
 /// Changed members of rows.
@@ -146,13 +153,50 @@ pub enum FileRequest {
     Query(FileQuery),
     /// The columns of a user's statement.
     Columns(FileQuery),
-    /// Changes rows of one file, all or none, by writing it anew beside itself and renaming.
+    /// Changes rows of one file, all or none, by writing it anew beside itself and renaming; an object by a put on the condition that it has not changed.
     Rewrite {
         /// One file.
         files: FileSet,
         /// What changes.
         change: FileChange,
     },
+}
+
+impl FileRequest {
+    fn access_slot(&mut self) -> &mut Option<ObjectAccess> {
+        match self {
+            Self::Describe { files, .. }
+            | Self::Page { files, .. }
+            | Self::Count { files, .. }
+            | Self::Sniff { files }
+            | Self::Summarize { files, .. }
+            | Self::Rewrite { files, .. } => &mut files.access,
+            Self::Query(query) | Self::Columns(query) => &mut query.access,
+        }
+    }
+
+    /// How to get at objects; none if only local files are named.
+    pub fn access(&self) -> Option<&ObjectAccess> {
+        match self {
+            Self::Describe { files, .. }
+            | Self::Page { files, .. }
+            | Self::Count { files, .. }
+            | Self::Sniff { files }
+            | Self::Summarize { files, .. }
+            | Self::Rewrite { files, .. } => files.access.as_ref(),
+            Self::Query(query) | Self::Columns(query) => query.access.as_ref(),
+        }
+    }
+
+    /// Takes out how to get at objects, so that a channel can carry it beside the request; the channel's other end puts it back.
+    pub fn take_access(&mut self) -> Option<ObjectAccess> {
+        self.access_slot().take()
+    }
+
+    /// Puts back what was taken out.
+    pub fn put_access(&mut self, access: Option<ObjectAccess>) {
+        *self.access_slot() = access;
+    }
 }
 
 /// The dialect of a CSV file, as DuckDB's sniffer tells it.

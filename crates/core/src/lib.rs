@@ -24,6 +24,7 @@ pub mod fleet;
 pub mod id;
 pub mod json_rows;
 pub mod ledger;
+pub mod objects;
 pub mod orchestrator;
 pub mod overview;
 pub mod plan;

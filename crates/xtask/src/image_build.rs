@@ -173,7 +173,7 @@ fn look_at(buildah: &Buildah) -> anyhow::Result<()> {
         bail!("`millrace crds connections` in the image prints another definition than `crds/yaml/connections.yaml`");
     }
     // The loader itself says whether what is opened later finds its libraries: there is no shell to ask.
-    for linked in ["libduckdb.so", "postgres_scanner.duckdb_extension", "mysql_scanner.duckdb_extension"] {
+    for linked in ["libduckdb.so", "postgres_scanner.duckdb_extension", "mysql_scanner.duckdb_extension", "httpfs.duckdb_extension"] {
         image.run(&["/lib64/ld-linux-x86-64.so.2", "--list", &format!("/usr/lib/millrace/{linked}")])?;
     }
     println!("it runs as its user on a read-only root: version, definitions, libraries");

@@ -201,10 +201,11 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     cluster::run_suite(None)
 }
 
-/// Tells tests where the programs of NATS and Kubernetes are.
+/// Tells tests where the programs of NATS, the object store and Kubernetes are.
 fn with_servers(mut step: Step) -> anyhow::Result<Step> {
     const NATS: &str = "MILLRACE_NATS_PROGRAM";
     const API_TOOLS: &str = "MILLRACE_API_TOOLS";
+    const OBJECTS: &str = "MILLRACE_S3_PROGRAM";
     const KUBERNETES: &str = "MILLRACE_KUBE_PROGRAM";
     if std::env::var_os(NATS).is_none() {
         step = step.env(NATS, &deps::nats()?.to_string_lossy());
@@ -214,6 +215,9 @@ fn with_servers(mut step: Step) -> anyhow::Result<Step> {
             Ok(folder) => step = step.env(API_TOOLS, &folder.to_string_lossy()),
             Err(error) => println!("LEFT OUT: generated clients, because their generators are not here: {error:#}"),
         }
+    }
+    if std::env::var_os(OBJECTS).is_none() {
+        step = step.env(OBJECTS, &deps::object_store()?.to_string_lossy());
     }
     if std::env::var_os(KUBERNETES).is_none()
         && let Some(program) = deps::kubernetes()

@@ -2,13 +2,15 @@
 
 mod attach;
 mod files;
+mod objects;
 mod run;
 
 use std::io::{BufRead as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use duckdb::{Config, Connection};
+use millrace_core::objects::ObjectAccess;
 
 use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request};
 
@@ -53,13 +55,18 @@ impl Warm {
         let functions = core_functions(&connection).map_err(engine)?;
         let dir = extension_dir()?;
         for name in ["postgres_scanner", "mysql_scanner"] {
-            let path = dir.join(format!("{name}.duckdb_extension"));
-            connection.execute_batch(&format!("LOAD {}", attach::literal(&path.to_string_lossy()))).map_err(|error| {
-                Failure::new(FailedKind::Internal, format!("the DuckDB extension `{}` cannot be loaded: {error}", path.display()))
-            })?;
+            load(&connection, &dir, name)?;
         }
         Ok(Self { connection, functions })
     }
+}
+
+/// Loads an extension from the folder where they lie; never from the network.
+fn load(connection: &Connection, dir: &Path, name: &str) -> Result<(), Failure> {
+    let path = dir.join(format!("{name}.duckdb_extension"));
+    connection
+        .execute_batch(&format!("LOAD {}", attach::literal(&path.to_string_lossy())))
+        .map_err(|error| Failure::new(FailedKind::Internal, format!("the DuckDB extension `{}` cannot be loaded: {error}", path.display())))
 }
 
 fn core_functions(connection: &Connection) -> duckdb::Result<Vec<String>> {
@@ -87,14 +94,24 @@ fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
 }
 
 fn answer_files(warm: Result<Warm, Failure>, errand: &FilesErrand) -> Answer {
-    match warm.and_then(|warm| files::run(&warm, errand)) {
+    let access = errand.access.clone().map(ObjectAccess::from);
+    match warm.and_then(|warm| files::run(&warm, errand, access.as_ref())) {
         Ok(answer) => Answer::Files(Box::new(answer)),
-        Err(failure) => Answer::Failed { kind: failure.kind, message: failure.message },
+        Err(failure) => {
+            let message = access.iter().fold(failure.message, without_keys);
+            Answer::Failed { kind: failure.kind, message }
+        }
     }
 }
 
 /// Whatever a driver puts into its message, no password leaves the child.
 fn without_secrets(message: String, request: &Request) -> String {
-    let secrets = request.sources.iter().map(|source| source.password.as_str()).filter(|secret| !secret.is_empty());
-    secrets.fold(message, |message, secret| message.replace(secret, "***"))
+    let passwords = request.sources.iter().map(|source| source.password.as_str()).filter(|secret| !secret.is_empty());
+    let message = passwords.fold(message, |message, secret| message.replace(secret, "***"));
+    request.stores.iter().fold(message, |message, store| without_keys(message, &store.access.clone().into()))
+}
+
+fn without_keys(message: String, access: &ObjectAccess) -> String {
+    let secrets = std::iter::once(&access.secret_key).chain(&access.session_token).filter(|secret| !secret.is_empty());
+    secrets.fold(message, |message, secret| message.replace(secret.expose(), "***"))
 }

@@ -7,7 +7,8 @@ use millrace_core::explore::ResultColumn;
 use serde_json::{Number, Value};
 
 use super::attach::{Bounds, attach, first_line, lock_down};
-use crate::check::check;
+use super::objects::Confined;
+use crate::check::{check, check_with_objects};
 use crate::wire::{FailedKind, Failure, Request};
 
 /// The largest whole number up to which doubles are exact.
@@ -33,18 +34,26 @@ pub(super) fn run(connection: &Connection, functions: &[String], request: &Reque
     let tree: String = connection
         .query_row("SELECT json_serialize_sql(?::VARCHAR)", [&request.sql], |row| row.get(0))
         .map_err(|error| Failure::refused(error.to_string()))?;
-    let parsed: Value = serde_json::from_str(&tree).map_err(|_| Failure::new(FailedKind::Internal, "the parsed statement is not JSON"))?;
-    let checked = check(&parsed, &request.sources, &|name| functions.iter().any(|function| function == name))?;
+    let mut parsed: Value =
+        serde_json::from_str(&tree).map_err(|_| Failure::new(FailedKind::Internal, "the parsed statement is not JSON"))?;
+    let objects = Confined::of(&mut parsed, &request.stores)?;
+    let is_builtin = |name: &str| functions.iter().any(|function| function == name);
+    let checked = if objects.paths.is_empty() {
+        check(&parsed, &request.sources, &is_builtin)?
+    } else {
+        check_with_objects(&parsed, &request.sources, &is_builtin)?
+    };
     let sql: String = connection
-        .query_row("SELECT json_deserialize_sql(?::JSON)", [&tree], |row| row.get(0))
+        .query_row("SELECT json_deserialize_sql(?::JSON)", [parsed.to_string()], |row| row.get(0))
         .map_err(|error| Failure::refused(error.to_string()))?;
+    objects.open(connection)?;
     for source in &request.sources {
         if checked.wants_all || checked.aliases.contains(&source.alias) {
             attach(connection, source, request)?;
         }
     }
     let Request { memory_mb, threads, temp_dir, .. } = request;
-    lock_down(connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths: &[] })?;
+    lock_down(connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths: &objects.paths })?;
     let (columns, rows) = fetch(connection, sql.trim_end().trim_end_matches(';'), request.max_rows)?;
     Ok((columns.into_iter().map(|column| column.name).collect(), rows))
 }
@@ -143,12 +152,35 @@ pub(super) fn statement_error(error: duckdb::Error) -> Failure {
         FailedKind::ObjectMissing
     } else if text.starts_with("Out of Memory") {
         FailedKind::Exhausted
+    } else if let Some(kind) = store_error(&text) {
+        kind
     } else if text.to_lowercase().contains("permission denied") {
         FailedKind::PermissionDenied
     } else {
         FailedKind::StatementRefused
     };
     Failure::new(kind, first_line(&text).to_owned())
+}
+
+/// What an object store's refusal means, as the engine words it.
+fn store_error(text: &str) -> Option<FailedKind> {
+    let has = |word: &str| text.contains(word);
+    if text.starts_with("HTTP Error") && has("ETag") || has("was initially") {
+        return Some(FailedKind::FileChanged);
+    }
+    let is_of_store = text.starts_with("HTTP Error") || text.starts_with("IO Error") && has("for HTTP");
+    if !is_of_store {
+        return None;
+    }
+    Some(if has("InvalidAccessKeyId") || has("SignatureDoesNotMatch") || has("InvalidToken") || has("ExpiredToken") {
+        FailedKind::LoginRefused
+    } else if has("HTTP 404") || has("NoSuchKey") || has("NoSuchBucket") {
+        FailedKind::NotFound
+    } else if has("HTTP 403") || has("HTTP 401") {
+        FailedKind::PermissionDenied
+    } else {
+        FailedKind::Unreachable
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod kubernetes;
 mod mariadb;
 mod nats;
 mod postgres;
+mod s3;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::sync::OnceCell;
 pub use mariadb::{start as start_mariadb, start_in as start_mariadb_in};
 pub use nats::start as start_nats;
 pub use postgres::{start as start_postgres, start_in as start_postgres_in};
+pub use s3::{ObjectStore, shared_objects, start as start_objects};
 
 /// The user of every test connection.
 pub const USER: &str = "millrace_test";

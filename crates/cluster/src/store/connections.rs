@@ -6,17 +6,22 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Resource as _, ResourceExt as _};
-use millrace_core::connection::Connection;
+use millrace_core::connection::{Connection, S3_SECRET_KEY, S3_SESSION_TOKEN};
 use millrace_core::id::ConnectionId;
 use millrace_core::{Error, Kind, Result, Secret};
 use millrace_crds::{Connection as Object, ConnectionSpec, NAME_ANNOTATION, SECRET_PREFIX, SecretKey, StreamConfig};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ClusterStore, FIELD_MANAGER, Kept as _, TRIES, metadata, resource_name};
 use crate::error::{failed, is_conflict, is_missing};
 
 /// The keys of a Secret, by the fields that they fill.
-const KEYS: [(&str, &str); 2] = [("spec.database.password", "password"), ("ssl.client_key", "clientKey")];
+const KEYS: [(&str, &str); 4] = [
+    ("spec.database.password", "password"),
+    ("ssl.client_key", "clientKey"),
+    (S3_SECRET_KEY, "secretKey"),
+    (S3_SESSION_TOKEN, "sessionToken"),
+];
 
 impl ClusterStore {
     pub(super) async fn read_connections(&self) -> Result<Vec<Connection>> {
@@ -34,9 +39,12 @@ impl ClusterStore {
     /// A connection with what its Secrets hold. One that is missing leaves the connection without that secret, so that logging in says what is wrong.
     async fn with_secrets(&self, object: &Object) -> Result<Connection> {
         let mut connection = object.to_core()?;
+        let is_store = object.spec.s3.is_some();
         let password = object.spec.secret_ref.as_ref();
         let client_key = object.spec.ssl.as_ref().and_then(|ssl| ssl.client_key_ref.as_ref());
-        for (field, key) in [(KEYS[0].0, password), (KEYS[1].0, client_key)] {
+        let token = password.filter(|_| is_store).map(|key| SecretKey { name: key.name.clone(), key: "sessionToken".to_owned() });
+        let first = if is_store { S3_SECRET_KEY } else { KEYS[0].0 };
+        for (field, key) in [(first, password), (KEYS[1].0, client_key), (S3_SESSION_TOKEN, token.as_ref())] {
             if let Some(key) = key
                 && let Some(secret) = self.secret(key).await?
             {
@@ -160,7 +168,13 @@ impl ClusterStore {
         match api.create(&PostParams::default(), &object).await {
             Ok(_) => {}
             Err(error) if is_conflict(&error) => {
-                api.patch(&secret_name, &PatchParams::default(), &Patch::Merge(json!({"data": object.data}))).await.map_err(failed)?;
+                // A token that is not given any more must not go with the new key.
+                let kept = object.data.unwrap_or_default();
+                let mut data = json!(kept);
+                for (_, key) in KEYS.iter().filter(|(_, key)| !kept.contains_key(*key)) {
+                    data[*key] = Value::Null;
+                }
+                api.patch(&secret_name, &PatchParams::default(), &Patch::Merge(json!({"data": data}))).await.map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
         }

@@ -13,11 +13,12 @@ const SHELLS: [&str; 11] = ["sh", "ash", "bash", "busybox", "csh", "dash", "fish
 /// Folders of programs.
 const PROGRAMS: [&str; 6] = ["bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin"];
 /// What must be there.
-const WANTED: [&str; 6] = [
+const WANTED: [&str; 7] = [
     "usr/bin/millrace",
     "usr/lib/millrace/libduckdb.so",
     "usr/lib/millrace/postgres_scanner.duckdb_extension",
     "usr/lib/millrace/mysql_scanner.duckdb_extension",
+    "usr/lib/millrace/httpfs.duckdb_extension",
     "etc/ssl/certs/ca-certificates.crt",
     "etc/nsswitch.conf",
 ];

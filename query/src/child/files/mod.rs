@@ -8,13 +8,17 @@
 //! Whatever runs, the engine is locked down before the first file is opened, to exactly the files that were named.
 
 mod lines;
+mod objects;
 mod patch;
 mod query;
 mod rewrite;
 mod summary;
 
+pub(super) use query::replace_paths;
+
 use duckdb::Connection;
 use millrace_core::files::{CsvDialect, FileAnswer, FileDescription, FileFormat, FilePage, FileRequest, FileRows, FileSet};
+use millrace_core::objects::{ObjectAccess, SCHEME};
 use serde_json::Value;
 
 use super::Warm;
@@ -25,38 +29,56 @@ use crate::wire::{FailedKind, Failure, FilesErrand};
 /// The hidden column of a row's ordinal.
 pub(super) const ORDINAL: &str = "__rowid";
 
-pub(super) fn run(warm: &Warm, errand: &FilesErrand) -> Result<FileAnswer, Failure> {
+/// Everything that a piece of work on files needs.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    warm: &'a Warm,
+    errand: &'a FilesErrand,
+    /// How to get at objects.
+    access: Option<&'a ObjectAccess>,
+}
+
+pub(super) fn run(warm: &Warm, errand: &FilesErrand, access: Option<&ObjectAccess>) -> Result<FileAnswer, Failure> {
+    let work = Work { warm, errand, access };
     match &errand.request {
-        FileRequest::Query(query) => query::run(warm, errand, query).map(FileAnswer::Rows),
-        FileRequest::Columns(query) => query::columns(warm, errand, query).map(FileAnswer::Columns),
-        FileRequest::Rewrite { files, change } => rewrite::run(warm, errand, files, change).map(|etag| FileAnswer::Rewritten { etag }),
+        FileRequest::Query(query) => query::run(work, query).map(FileAnswer::Rows),
+        FileRequest::Columns(query) => query::columns(work, query).map(FileAnswer::Columns),
+        FileRequest::Rewrite { files, change } => {
+            let etag = if access.is_some() { objects::run(work, files, change) } else { rewrite::run(work, files, change) };
+            etag.map(|etag| FileAnswer::Rewritten { etag })
+        }
         FileRequest::Describe { files, with_stats } => {
-            close(warm, errand, &files.paths)?;
+            work.close(&files.paths)?;
             description(&warm.connection, files, *with_stats).map(FileAnswer::Described)
         }
         FileRequest::Page { files, page } => {
-            close(warm, errand, &files.paths)?;
+            work.close(&files.paths)?;
             rows(warm, files, page, errand.max_rows).map(FileAnswer::Rows)
         }
         FileRequest::Count { files, condition } => {
-            close(warm, errand, &files.paths)?;
+            work.close(&files.paths)?;
             counted(warm, files, condition.as_deref()).map(FileAnswer::Counted)
         }
         FileRequest::Sniff { files } => {
-            close(warm, errand, &files.paths)?;
+            work.close(&files.paths)?;
             sniff(&warm.connection, files).map(FileAnswer::Sniffed)
         }
         FileRequest::Summarize { files, sample_percent } => {
-            close(warm, errand, &files.paths)?;
+            work.close(&files.paths)?;
             summary::run(&warm.connection, files, *sample_percent)
         }
     }
 }
 
-/// Closes every way out but these files.
-fn close(warm: &Warm, errand: &FilesErrand, paths: &[String]) -> Result<(), Failure> {
-    let FilesErrand { memory_mb, threads, temp_dir, .. } = errand;
-    lock_down(&warm.connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths })
+impl Work<'_> {
+    /// Closes every way out but these files.
+    fn close(&self, paths: &[String]) -> Result<(), Failure> {
+        let FilesErrand { memory_mb, threads, temp_dir, .. } = self.errand;
+        if let Some(access) = self.access {
+            super::objects::open(&self.warm.connection, paths, access, SCHEME)?;
+        }
+        lock_down(&self.warm.connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths })
+    }
 }
 
 /// The table function that reads the files.

@@ -16,16 +16,15 @@ use millrace_core::explore::ResultColumn;
 use millrace_core::files::{FileChange, FileFormat, FileSet};
 use serde_json::{Map, Value};
 
-use super::{ORDINAL, close, codecs, is_array, lines, number, reader, sniff, sniff_as, text};
-use crate::child::Warm;
+use super::{ORDINAL, Work, codecs, is_array, lines, number, reader, sniff, sniff_as, text};
 use crate::child::attach::{identifier, literal};
 use crate::child::run::{describe, statement_error};
-use crate::wire::{FailedKind, Failure, FilesErrand};
+use crate::wire::{FailedKind, Failure};
 
 /// Names the moment at which a test wants the process to die.
 const FAILPOINT_VARIABLE: &str = "MILLRACE_FAILPOINT";
 
-pub(super) fn run(warm: &Warm, errand: &FilesErrand, files: &FileSet, change: &FileChange) -> Result<String, Failure> {
+pub(super) fn run(work: Work<'_>, files: &FileSet, change: &FileChange) -> Result<String, Failure> {
     let [path] = files.paths.as_slice() else {
         return Err(Failure::new(FailedKind::NotSupported, "only single files can be changed"));
     };
@@ -37,8 +36,8 @@ pub(super) fn run(warm: &Warm, errand: &FilesErrand, files: &FileSet, change: &F
     sweep(target);
     let copy = beside(target)?;
     let copy_path = copy.path.display().to_string();
-    close(warm, errand, &[path.clone(), copy_path.clone()])?;
-    write(&warm.connection, files, change, &copy_path)?;
+    work.close(&[path.clone(), copy_path.clone()])?;
+    write(&work.warm.connection, files, change, &copy_path)?;
     failpoint("copied");
     publish(target, &mut locked, &etag, copy)
 }
@@ -123,7 +122,7 @@ fn publish(target: &Path, locked: &mut File, etag: &str, mut copy: Beside) -> Re
 }
 
 /// Dies as by `kill -9`, if a test wants it here.
-fn failpoint(moment: &str) {
+pub(super) fn failpoint(moment: &str) {
     if std::env::var(FAILPOINT_VARIABLE).is_ok_and(|wanted| wanted == format!("rewrite-{moment}")) {
         let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     }
@@ -134,7 +133,7 @@ fn changed(target: &Path) -> Failure {
 }
 
 /// Writes the changed rows to the copy, and reads the copy back.
-fn write(connection: &Connection, files: &FileSet, change: &FileChange, copy: &str) -> Result<(), Failure> {
+pub(super) fn write(connection: &Connection, files: &FileSet, change: &FileChange, copy: &str) -> Result<(), Failure> {
     let columns = describe(connection, &format!("SELECT * FROM {}", reader(files)))?;
     let rows = number(connection, &format!("SELECT count(*) FROM {}", reader(files)))?;
     check(change, &columns, rows)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::api::Response;
 use crate::database::unique;
 use crate::dataset::products;
 use crate::schema::Schemas;
+use crate::servers::shared_objects;
 
 /// What the examples call things, and what they are called here.
 struct World {
@@ -33,8 +35,12 @@ const LAST: &[&str] =
 /// Operations with tests of their own: an endless answer, and the server's end.
 const ELSEWHERE: &[&str] = &["streamLogs", "shutdown", "restart"];
 
+/// Names within longer texts.
+const PARTS: &[&str] = &["my1.shop.", FILE, "s3://exports/"];
+const STORE: &str = "conn_2NxQ3Z6cP8y0tS3uW7vL9qD1eF2";
+
 /// Every operation, called by its own example, answers with success and as its schema says. `folder` is one that the server opens; without one the operations
-/// on files are left out.
+/// on files and objects are left out.
 pub async fn every_example_works_and_its_answer_is_as_described(place: &Place, folder: Option<&Path>) {
     let document = place.api.get("/openapi.json").await.unwrap().body;
     let schemas = Schemas::of(&document);
@@ -79,6 +85,40 @@ pub async fn every_example_works_and_its_answer_is_as_described(place: &Place, f
 /// As [`every_example_works_and_its_answer_is_as_described`], where the server opens no folder.
 pub async fn every_example_works(place: &Place) {
     every_example_works_and_its_answer_is_as_described(place, None).await;
+}
+
+/// A bucket with an object and a connection to it.
+async fn objects(place: &Place) -> [(&'static str, Value); 7] {
+    let store = shared_objects().await;
+    let endpoint = format!("http://127.0.0.1:{}", store.server.port);
+    let spec = json!({"name": "lake", "type": "s3", "spec": {"s3": {"region": "us-east-1", "endpoint": endpoint,
+        "credentials": {"accessKey": store.server.user, "secretKey": store.server.password}}}});
+    let connection = place.api.post("/connections", spec).await.unwrap().text("id").unwrap();
+    let bucket = unique("exports").replace('_', "-");
+    let end = Instant::now() + place.patience;
+    loop {
+        // Its parts are not all up when it begins to listen.
+        let made = place.api.post("/files/s3/buckets", json!({"bucket": bucket, "connectionId": connection})).await.unwrap();
+        if made.status == 201 {
+            break;
+        }
+        assert!(Instant::now() < end, "{made:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let path = format!("s3://{bucket}/2026/manifest.json");
+    let body =
+        json!({"manifest": {"files": [format!("s3://{bucket}/2026/customers.csv")]}, "outputPath": path, "connectionId": connection});
+    let written = place.api.post("/files/s3/manifests/write", body).await.unwrap();
+    assert_eq!(written.status, 200, "{written:?}");
+    [
+        ("AKEXPORTS", json!(store.server.user)),
+        ("another secret", json!(store.server.password)),
+        (STORE, json!(connection)),
+        ("exports", json!(bucket)),
+        ("s3://exports/", json!(format!("s3://{bucket}/"))),
+        ("exports-2026", json!(unique("exports").replace('_', "-"))),
+        ("localhost:9000", json!(format!("127.0.0.1:{}", store.server.port))),
+    ]
 }
 
 /// An operation with its example.
@@ -199,6 +239,7 @@ impl World {
             std::fs::write(&file, "id,name,balance\n1,Ada,9.50\n2,Bo,0.25\n3,Zoë,7.00\n").unwrap();
             names.insert(FILE, json!(file));
             names.insert("/home/ada", json!(folder));
+            names.extend(objects(place).await);
         }
         let mut world = Self { names, port: place.mysql.port };
         world.saw(place, &started).await;
@@ -223,7 +264,7 @@ impl World {
             Value::String(text) => match self.names.get(text.as_str()) {
                 Some(value) => value.clone(),
                 // Within statements.
-                None => json!(["my1.shop.", FILE].iter().fold(text.clone(), |text, name| match self.names.get(name) {
+                None => json!(PARTS.iter().fold(text.clone(), |text, name| match self.names.get(name) {
                     Some(Value::String(real)) => text.replace(name, real),
                     _ => text,
                 })),

@@ -81,6 +81,8 @@ pub async fn bad_requests(place: &Place) {
 
 fn connections(good: &Value, id: &str) -> Vec<Row> {
     let one = format!("/connections/{id}");
+    let store =
+        json!({"name": "n", "type": "s3", "spec": {"s3": {"region": "auto", "credentials": {"accessKey": "AK", "secretKey": "S3cret"}}}});
     let cases: Vec<Case> = vec![
         (json!([1]), INVALID, ""),
         (json!("text"), INVALID, ""),
@@ -96,7 +98,24 @@ fn connections(good: &Value, id: &str) -> Vec<Row> {
         (json!({"name": "n", "type": "mysql", "spec": {}}), INVALID, "spec"),
         (with(good, json!({"spec": {"s3": {}}})), INVALID, "spec"),
         (json!({"name": "n", "type": "mysql", "spec": {"wrong": {}}}), INVALID, "spec.wrong"),
-        (json!({"name": "n", "type": "s3", "spec": {"s3": {}}}), UNSUPPORTED, "spec.s3"),
+        (json!({"name": "n", "type": "gcs", "spec": {"gcs": {}}}), UNSUPPORTED, "spec.gcs"),
+        (with(&store, json!({"spec": {"s3": {"region": "no region"}}})), INVALID, "spec.s3.region"),
+        (with(&store, json!({"spec": {"s3": {"endpoint": "http://host/path"}}})), INVALID, "spec.s3.endpoint"),
+        (with(&store, json!({"spec": {"s3": {"endpoint": "http://host", "useSSL": true}}})), INVALID, "spec.s3.useSSL"),
+        (with(&store, json!({"spec": {"s3": {"urlStyle": "odd"}}})), INVALID, "spec.s3.urlStyle"),
+        (with(&store, json!({"spec": {"s3": {"credentials": {"secretKey": ""}}}})), INVALID, "spec.s3.credentials.secretKey"),
+        (with(&store, json!({"spec": {"s3": {"credentials": {"accessKey": null}}}})), INVALID, "spec.s3.credentials.accessKey"),
+        (
+            with(&store, json!({"spec": {"s3": {"credentials": {"credentialsRef": "vault/x"}}}})),
+            UNSUPPORTED,
+            "spec.s3.credentials.credentialsRef",
+        ),
+        (with(&store, json!({"spec": {"s3": {"credentialSource": "aws"}}})), INVALID, "spec.s3.credentials"),
+        (with(&store, json!({"spec": {"s3": {"scope": {"prefix": "a/"}}}})), INVALID, "spec.s3.scope.bucket"),
+        (with(&store, json!({"spec": {"s3": {"scope": {"bucket": "a/b"}}}})), INVALID, "spec.s3.scope.bucket"),
+        (with(&store, json!({"spec": {"s3": {"extra": 1}}})), INVALID, "spec.s3.extra"),
+        (with(&store, json!({"ssl": {"mode": "require"}})), INVALID, "ssl"),
+        (with(&store, json!({"type": "mysql"})), INVALID, "spec.s3"),
         (with(good, json!({"spec": {"database": {"port": 70000}}})), INVALID, "spec.database.port"),
         (with(good, json!({"spec": {"database": {"port": 0}}})), INVALID, "spec.database.port"),
         (with(good, json!({"spec": {"database": {"port": "3306x"}}})), INVALID, "spec.database.port"),
