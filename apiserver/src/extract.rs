@@ -63,6 +63,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Repeated {
 
 /// Reads a document, naming the field that is wrong.
 pub(crate) fn read<T: DeserializeOwned>(value: Value) -> ApiResult<T> {
+    // Its reader would take an array for the fields in order.
+    if value.is_array() {
+        return Err(ApiError::invalid("", "the body must be a JSON object"));
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let mut field = error.path().to_string();
         let text = error.inner().to_string();

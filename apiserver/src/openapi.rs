@@ -169,7 +169,7 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         if let Some(example) = &operation.example {
             content["example"] = example.clone();
         }
-        described["requestBody"] = json!({"required": true, "content": {operation.request_media: content}});
+        described["requestBody"] = json!({"required": operation.needs_body, "content": {operation.request_media: content}});
     }
     described["security"] = match operation.access {
         Access::Open => json!([]),

@@ -65,6 +65,7 @@ impl Param {
             Kind::Text => json!({"type": "string"}),
             Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Kind::Flag => json!({"type": "boolean"}),
+            Kind::Number { least, most: MOST } => json!({"type": "integer", "format": "int64", "minimum": least}),
             Kind::Number { least, most } => json!({"type": "integer", "format": "int64", "minimum": least, "maximum": most}),
             Kind::OneOf(words) => json!({"type": "string", "enum": words}),
         };
@@ -79,5 +80,5 @@ impl Param {
     }
 }
 
-/// The greatest whole number that JSON readers carry exactly.
-pub(crate) const MOST: u64 = (1 << 53) - 1;
+/// No bound.
+pub(crate) const MOST: u64 = u64::MAX;

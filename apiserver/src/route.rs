@@ -45,6 +45,7 @@ pub(crate) struct Operation {
     pub(crate) query: Vec<Param>,
     pub(crate) request: Option<SchemaOf>,
     pub(crate) request_media: &'static str,
+    pub(crate) needs_body: bool,
     pub(crate) example: Option<Value>,
     pub(crate) response: (u16, &'static str, Option<SchemaOf>),
     pub(crate) headers: Vec<Header>,
@@ -69,6 +70,7 @@ impl Operation {
             query: Vec::new(),
             request: None,
             request_media: "application/json",
+            needs_body: true,
             example: None,
             response: (200, "application/json", None),
             headers: Vec::new(),
@@ -98,6 +100,12 @@ impl Operation {
         self
     }
 
+    /// Its request body may be left out.
+    pub(crate) fn may_be_empty(mut self) -> Self {
+        self.needs_body = false;
+        self
+    }
+
     /// Its request body is plain text.
     pub(crate) fn takes_text(mut self) -> Self {
         self.request = Some(|_| schemars::json_schema!({"type": "string", "minLength": 1}));
@@ -117,9 +125,25 @@ impl Operation {
         self
     }
 
+    /// Its response body, of one form or the other.
+    pub(crate) fn answers_either<T: JsonSchema, U: JsonSchema>(mut self) -> Self {
+        let either = |generator: &mut SchemaGenerator| {
+            let forms = [generator.subschema_for::<T>(), generator.subschema_for::<U>()];
+            schemars::json_schema!({"anyOf": forms})
+        };
+        self.response = (200, "application/json", Some(either));
+        self
+    }
+
     /// Its response is a text of this media type.
     pub(crate) fn answers_text(mut self, media: &'static str) -> Self {
         self.response = (200, media, Some(|_| schemars::json_schema!({"type": "string"})));
+        self
+    }
+
+    /// Its response is a document in YAML.
+    pub(crate) fn answers_yaml(mut self) -> Self {
+        self.response = (200, "application/yaml", Some(|_| schemars::json_schema!({})));
         self
     }
 

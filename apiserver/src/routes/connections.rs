@@ -24,6 +24,11 @@ use crate::wire::connections::{ConnectionList, ConnectionRequest, ConnectionResp
 const TAG: &str = "connections";
 const WRITES: &[Code] = &[Code::InvalidJson, Code::ValidationFailed, Code::NotFound, Code::BodyTooLarge, Code::NotSupported];
 const DIALS: &[Code] = &[
+    Code::InvalidJson,
+    Code::ValidationFailed,
+    Code::BodyTooLarge,
+    Code::Untrusted,
+    Code::TimedOut,
     Code::ValidationFailed,
     Code::NotFound,
     Code::LoginRefused,

@@ -78,7 +78,7 @@ pub(super) fn routes() -> Routes {
         Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(&[Code::ObjectMissing, Code::StatementRefused])
     };
     let summarizes = |operation: Operation| {
-        operation.query(SUMMARY_QUERY).takes::<SummaryBody>().example(json!({"samplePercent": 25})).answers::<TableSummary>(200)
+        operation.query(SUMMARY_QUERY).takes::<SummaryBody>().may_be_empty().example(json!({"samplePercent": 25})).answers::<TableSummary>(200)
     };
     Routes::default()
         .add(
@@ -232,7 +232,8 @@ async fn data(state: &AppState, place: &Place, params: &DataParams, is_editable:
         limit,
         offset: params.offset,
         status: "success",
-        next_cursor: page.next.map(|cursor| params.seal(cursor)),
+        // A page without rows ends nowhere.
+        next_cursor: page.next.filter(|_| rows.count() > 0).map(|cursor| params.seal(cursor)),
     }))
 }
 

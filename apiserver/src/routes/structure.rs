@@ -94,7 +94,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("get", "/connections/{id}/databases/{db}/meta", "getMetadata", "Everything about a database's objects")
                 .query(&[REFRESH, SCHEMAS, SYSTEM, Param::flag("summary", "only names and counts (`DatabaseSummary`)")])
-                .answers::<DatabaseMetadata>(200)
+                .answers_either::<DatabaseMetadata, DatabaseSummary>()
                 .remembered(),
             get(meta),
         )

@@ -69,7 +69,7 @@ pub(super) fn routes() -> Routes {
             post(restart),
         )
         .add(op("/openapi.json", "openapi", "This document").answers::<serde_json::Value>(200), get(openapi))
-        .add(op("/openapi.yaml", "openapiYaml", "This document as YAML").answers_text("application/yaml"), get(openapi_yaml))
+        .add(op("/openapi.yaml", "openapiYaml", "This document as YAML").answers_yaml(), get(openapi_yaml))
         .add(op("/version", "version", "The server's version").access(Access::Open).answers::<Version>(200), get(version))
 }
 

@@ -186,6 +186,7 @@ pub(crate) struct TableData {
     pub(crate) next_cursor: Option<String>,
     /// What each row is known by; sent back with an edit, it keeps the edit from a row that is another by then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub(crate) etags: Vec<String>,
 }
 

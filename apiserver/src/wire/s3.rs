@@ -188,6 +188,7 @@ pub(crate) struct PathValidation {
     is_hive_partitioned: bool,
     /// The columns that folders hold values of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     hive_partitions: Vec<String>,
     warnings: Vec<String>,
 }
@@ -211,6 +212,7 @@ pub(crate) struct ObjectListing {
     pub(crate) objects: Vec<ObjectEntry>,
     /// Where keys go on below a further slash; only without `recursive`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub(crate) prefixes: Vec<String>,
     pub(crate) bucket: String,
     pub(crate) prefix: String,

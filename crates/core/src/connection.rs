@@ -130,6 +130,7 @@ pub struct DatabaseSpec {
     /// Host name or address.
     pub host: String,
     /// TCP port; the engine's default when absent in a request.
+    #[cfg_attr(feature = "schemars", schemars(with = "Option<u16>"))]
     pub port: u16,
     /// The database user.
     pub username: String,
