@@ -147,15 +147,15 @@ pub(crate) async fn objects(
     format: Option<FileFormat>,
     id: Option<&str>,
 ) -> ApiResult<Option<Objects>> {
+    if path.contains("://") && !path.starts_with("file://") && !s3::is_object_path(path) {
+        let text = "paths are local, or begin with `s3://`";
+        return Err(ApiError::new(Code::NotSupported, text).detail("field", "path"));
+    }
     let site = if s3::is_object_path(path) {
         site(state, headers, id).await?
     } else {
         match connection(state, id).await? {
             Some(connection) if connection.s3().is_some() => Site::of(&connection)?,
-            _ if path.contains("://") && !path.starts_with("file://") => {
-                let text = "paths are local, or begin with `s3://`";
-                return Err(ApiError::new(Code::NotSupported, text).detail("field", "path"));
-            }
             _ => return Ok(None),
         }
     };

@@ -8,15 +8,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{get, post};
 use millrace_connectors::{file, s3};
 use millrace_core::connection::ConnectionSpec;
 use millrace_core::explore::OrderBy;
-use millrace_core::files::{FileAnswer, FileChange, FileFormat, FilePage, FileQuery, FileRequest, FileRows, FileSet};
+use millrace_core::files::{FileAnswer, FileFormat, FilePage, FileQuery, FileRequest, FileRows, FileSet};
 use millrace_core::{Error, Kind};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::file_changes;
 use super::fs::blocking;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::examples;
@@ -28,15 +29,15 @@ use crate::sql::{self, Purpose, Ran};
 use crate::state::AppState;
 use crate::wire::files::{
     FileColumnsResponse, FileCount, FileData, FileMetadata, FileParams, FileQueryRequest, FileQueryResponse, FileReference, FileSummary,
-    JsonStructure, RowsChanged, RowsRequest, SniffResult,
+    JsonStructure, SniffResult,
 };
 
-const TAG: &str = "files";
+pub(super) const TAG: &str = "files";
 /// Rows of one page.
 const MOST_ROWS: u64 = 10_000;
 /// A file that changes while it is read is read again so many times.
 const READS: usize = 3;
-const ASKS: &[Code] = &[
+pub(super) const ASKS: &[Code] = &[
     Code::InvalidJson,
     Code::ValidationFailed,
     Code::NotFound,
@@ -120,33 +121,7 @@ pub(super) fn routes() -> Routes {
                 .answers::<FileColumnsResponse>(200),
             post(columns),
         )
-        .join(changes())
-}
-
-fn changes() -> Routes {
-    let op = |method, path, id, summary, example: &[(&str, Value)]| {
-        let mut body = json!({"path": examples::FILE});
-        for (name, value) in example {
-            body[*name] = value.clone();
-        }
-        Operation::new(method, path, id, TAG, summary)
-            .takes::<RowsRequest>()
-            .example(body)
-            .answers::<RowsChanged>(200)
-            .matches()
-            .header("ETag", "names the file as it is now")
-            .fails(ASKS)
-            .fails(&[Code::FileChanged, Code::ValueRefused, Code::PermissionDenied])
-    };
-    let edits = ("edits", json!([{"rowId": 0, "changes": {"name": "Ada"}}]));
-    let inserts = ("inserts", json!([{"values": {"id": 9, "name": "Grace", "balance": "12.50"}}]));
-    let deletes = ("deletes", json!([{"rowId": 1}]));
-    let all = [edits.clone(), inserts.clone(), deletes.clone()];
-    Routes::default()
-        .add(op("post", "/files/rows/apply", "applyFileRows", "Edit, insert and delete rows of one file, all or none", &all), post(apply))
-        .add(op("post", "/files/rows/insert", "insertFileRows", "Add rows to one file, all or none", &[inserts]), post(insert))
-        .add(op("patch", "/files/rows/edit", "editFileRows", "Edit rows of one file, all or none", &[edits]), patch(edit))
-        .add(op("delete", "/files/rows/delete", "deleteFileRows", "Delete rows of one file, all or none", &[deletes]), delete(remove))
+        .join(file_changes::routes())
 }
 
 /// The folder of a connection of type `files`.
@@ -159,18 +134,18 @@ pub(super) async fn base_of(state: &AppState, connection: Option<&str>) -> ApiRe
 }
 
 /// What a request names.
-struct Named {
-    files: FileSet,
+pub(super) struct Named {
+    pub(super) files: FileSet,
     /// Bytes of all files together.
     size: u64,
     /// What tells one state of the files from another; none of local files, whose bytes are looked at for it.
-    etag: Option<String>,
+    pub(super) etag: Option<String>,
     /// Whether the path is one file's own, not a pattern's or a folder's.
-    is_single: bool,
+    pub(super) is_single: bool,
 }
 
 /// What a request names: objects, or local files.
-async fn named(
+pub(super) async fn named(
     state: &AppState,
     headers: &HeaderMap,
     path: &str,
@@ -207,7 +182,7 @@ async fn local(state: &AppState, path: &str, format: Option<FileFormat>, connect
 }
 
 /// Asks the query tier; the client's going away ends what runs.
-async fn ask(state: &AppState, request: FileRequest) -> ApiResult<FileAnswer> {
+pub(super) async fn ask(state: &AppState, request: FileRequest) -> ApiResult<FileAnswer> {
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
     let bound = request.access().and_then(|access| access.limits.time);
@@ -228,7 +203,7 @@ fn refused(error: Error) -> ApiError {
     error.into()
 }
 
-fn unexpected() -> ApiError {
+pub(super) fn unexpected() -> ApiError {
     Error::internal("the query tier answered something else").into()
 }
 
@@ -441,64 +416,6 @@ async fn columns(State(state): State<AppState>, headers: HeaderMap, JsonBody(bod
     match ask(&state, FileRequest::Columns(query)).await? {
         FileAnswer::Columns(columns) => {
             Ok(Json(FileColumnsResponse { columns: columns.into_iter().map(Into::into).collect(), status: "success" }))
-        }
-        _ => Err(unexpected()),
-    }
-}
-
-async fn apply(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    change(&state, &headers, read(body)?).await
-}
-
-async fn insert(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    let request: RowsRequest = read(body)?;
-    only("inserts", &request)?;
-    change(&state, &headers, request).await
-}
-
-async fn edit(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    let request: RowsRequest = read(body)?;
-    only("edits", &request)?;
-    change(&state, &headers, request).await
-}
-
-async fn remove(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    let request: RowsRequest = read(body)?;
-    only("deletes", &request)?;
-    change(&state, &headers, request).await
-}
-
-/// A path for one kind of change takes no other.
-fn only(wanted: &str, request: &RowsRequest) -> ApiResult<()> {
-    let given = [("edits", request.edits.len()), ("inserts", request.inserts.len()), ("deletes", request.deletes.len())];
-    match given.into_iter().find(|(name, count)| *name != wanted && *count > 0) {
-        Some((name, _)) => Err(ApiError::invalid(name, format!("this request takes `{wanted}` only; `/files/rows/apply` takes all"))),
-        None => Ok(()),
-    }
-}
-
-async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> ApiResult<Response> {
-    let found = named(state, headers, &request.path, request.format, request.connection_id.as_deref()).await?;
-    if !found.is_single {
-        return Err(ApiError::new(Code::NotSupported, "only single files can be changed, not folders, patterns or manifests")
-            .detail("field", "path"));
-    }
-    let (updated, inserted, deleted) = (request.edits.len(), request.inserts.len(), request.deletes.len());
-    if updated + inserted + deleted == 0 {
-        return Err(ApiError::invalid("edits", "there is nothing to change"));
-    }
-    let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(|text| text.trim().trim_matches('"').to_owned());
-    let change = FileChange {
-        edits: request.edits.into_iter().map(|edit| (edit.row_id, edit.changes)).collect(),
-        inserts: request.inserts.into_iter().map(|insert| insert.values).collect(),
-        deletes: request.deletes.into_iter().map(|delete| delete.row_id).collect(),
-        // What is changed is what is there now, if the client does not say what it has seen.
-        etag: wanted.filter(|etag| etag != "*").or(found.etag),
-    };
-    match ask(state, FileRequest::Rewrite { files: found.files, change }).await? {
-        FileAnswer::Rewritten { etag } => {
-            let body = Json(RowsChanged { status: "success", updated, inserted, deleted });
-            Ok(([(header::ETAG, format!("\"{etag}\""))], body).into_response())
         }
         _ => Err(unexpected()),
     }

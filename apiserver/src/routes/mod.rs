@@ -3,6 +3,7 @@
 mod configs;
 mod connections;
 mod data;
+mod file_changes;
 mod files;
 mod fs;
 mod logs;

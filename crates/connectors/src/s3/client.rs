@@ -1,6 +1,6 @@
 //! One store, ready to be asked.
 
-use std::sync::OnceLock;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -75,8 +75,11 @@ impl Store {
     }
 }
 
-/// Connections are kept for the whole process.
+/// Connections are kept, for each thread by itself: they belong to the runtime that opened them, and a thread belongs to one runtime.
 fn http_client() -> SharedHttpClient {
-    static CLIENT: OnceLock<SharedHttpClient> = OnceLock::new();
-    CLIENT.get_or_init(|| aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()).clone()
+    thread_local! {
+        static CLIENT: OnceCell<SharedHttpClient> = const { OnceCell::new() };
+    }
+    let make = || aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    CLIENT.with(|client| client.get_or_init(make).clone())
 }
