@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::routing::MethodRouter;
 use millrace_core::entitlement::StreamOperation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::audit;
 use crate::errors::{Code, ErrorBody};
 use crate::guard;
 use crate::idempotency;
-use crate::state::AppState;
+use crate::policy;
+use crate::state::{AppState, IdeAuth};
 
 /// The path under which everything stands.
 pub(crate) const BASE: &str = "/api/v1";
@@ -26,6 +30,31 @@ pub(crate) enum Access {
     Tolerant,
     /// Key, install id and entitlement for this operation.
     Strict(StreamOperation),
+}
+
+/// What a call does to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    Reads,
+    /// It changes databases, files, connections, configs or runs: refused in read-only mode, and in the audit log.
+    Writes,
+    /// It runs statements of users, which write what they like: where the engine refuses writes in read-only mode, and in the audit log.
+    Runs,
+    /// It changes who is logged in, or ends the process: not refused in read-only mode, and in the audit log.
+    Operates,
+}
+
+impl Effect {
+    /// The word in the document.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Writes => "writes",
+            Self::Runs => "runs",
+            Self::Operates => "operates",
+        }
+    }
 }
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -46,6 +75,8 @@ pub(crate) struct Operation {
     errors: Vec<Code>,
     confirms: bool,
     once: bool,
+    effect: Option<Effect>,
+    streams: bool,
 }
 
 impl Operation {
@@ -66,7 +97,33 @@ impl Operation {
             errors: Vec::new(),
             confirms: false,
             once: false,
+            effect: None,
+            streams: false,
         }
+    }
+
+    /// What it does to the world; whatever is no GET has to say it.
+    pub(crate) fn effect(mut self, effect: Effect) -> Self {
+        self.effect = Some(effect);
+        match effect {
+            Effect::Writes | Effect::Runs => self.fails(&[Code::ReadOnly]),
+            Effect::Reads | Effect::Operates => self,
+        }
+    }
+
+    /// It changes something of what is kept.
+    pub(crate) fn writes(self) -> Self {
+        self.effect(Effect::Writes)
+    }
+
+    /// It changes nothing, although it is no GET.
+    pub(crate) fn reads(self) -> Self {
+        self.effect(Effect::Reads)
+    }
+
+    /// What it was declared to do; what was not declared is taken for the worst.
+    fn known_effect(&self) -> Effect {
+        self.effect.unwrap_or(if self.method == "get" { Effect::Reads } else { Effect::Writes })
     }
 
     /// Who may call it.
@@ -115,6 +172,7 @@ impl Operation {
     /// Its response is a stream of events.
     pub(crate) fn streams(mut self) -> Self {
         self.response = (200, "text/event-stream", Some(|_| schemars::json_schema!({"type": "string"})));
+        self.streams = true;
         self
     }
 
@@ -162,10 +220,25 @@ impl Routes {
             } else {
                 handler
             };
+            let effect = operation.known_effect();
+            // Statements have their own limit, and their results are on their way for as long as somebody reads them.
+            let streams = operation.streams || effect == Effect::Runs;
+            let handler = handler.layer(axum::middleware::from_fn_with_state((state.clone(), streams), policy::in_time));
+            let handler = match effect {
+                Effect::Writes => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::unless_read_only)),
+                _ => handler,
+            };
+            let is_open = state.auth == IdeAuth::Open;
+            let (id, path) = (operation.id, operation.path);
             let handler = match operation.access {
                 Access::Strict(operation) => handler.layer(axum::middleware::from_fn_with_state((state.clone(), operation), guard::strict)),
                 Access::Tolerant => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::tolerant)),
                 Access::Open => handler,
+            };
+            let handler = match effect {
+                Effect::Reads => handler,
+                _ => handler
+                    .layer(axum::middleware::from_fn(move |request: Request, next: Next| audit::keep((id, path, is_open), request, next))),
             };
             router.route(&format!("{BASE}{}", operation.path), handler)
         })
@@ -242,9 +315,15 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     responses.insert(status.to_string(), success);
     let always = [Code::ForbiddenOrigin, Code::Internal];
-    let strict =
-        [Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
-    let tolerant = [Code::AuthenticationFailed, Code::EntitlementUnavailable];
+    let strict = [
+        Code::AuthenticationFailed,
+        Code::RateLimited,
+        Code::PaymentRequired,
+        Code::SeatLimitReached,
+        Code::DeviceDeactivated,
+        Code::EntitlementUnavailable,
+    ];
+    let tolerant = [Code::AuthenticationFailed, Code::RateLimited, Code::EntitlementUnavailable];
     let strict: &[Code] = match operation.access {
         Access::Strict(_) => &strict,
         Access::Tolerant => &tolerant,
@@ -259,6 +338,7 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
+        "x-effect": operation.known_effect().as_str(),
         "parameters": parameters,
         "responses": responses,
     });
@@ -305,5 +385,21 @@ fn clean(value: &mut Value) {
 fn admit_anything(schema: &mut Value) {
     if *schema == Value::Bool(true) {
         *schema = json!({});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn whatever_is_no_get_says_what_it_does() {
+        let routes = crate::routes::all();
+        let silent: Vec<&str> = routes
+            .0
+            .iter()
+            .map(|(operation, _)| operation)
+            .filter(|operation| operation.method != "get" && operation.effect.is_none())
+            .map(|operation| operation.id)
+            .collect();
+        assert!(silent.is_empty(), "these routes do not declare `writes`, `reads` or another effect: {silent:?}");
     }
 }

@@ -15,6 +15,7 @@ use crate::catalogs::Catalogs;
 use crate::explorers::Explorers;
 use crate::idempotency::IdempotencyKeys;
 use crate::live::LiveRecords;
+use crate::policy::Policy;
 use crate::search::SearchIndex;
 use crate::session::SessionStore;
 
@@ -60,6 +61,8 @@ pub struct AppState {
     pub default_export_path: String,
     /// Folders whose files may be looked into.
     pub files: Arc<FileRoots>,
+    /// What the operator allows.
+    pub policy: Policy,
     /// Whether this is one of a cluster's servers, which nobody stops through the API.
     pub is_cluster: bool,
     /// Cancelled when the server stops; ends event streams.

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::files::{FileAnswer, FileRequest};
-use millrace_core::{Error, Kind, Result};
+use millrace_core::{Error, Kind, Result, hosts};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -130,7 +130,10 @@ impl ChildQueryTier {
     }
 
     fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
+        let (allowed_hosts, denied_hosts) = hosts::policy().said();
         let request = Request {
+            allowed_hosts: allowed_hosts.to_vec(),
+            denied_hosts: denied_hosts.to_vec(),
             sql: query.sql.clone(),
             sources: query.sources.iter().map(source).collect::<Result<_>>()?,
             tag,

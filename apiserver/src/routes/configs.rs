@@ -40,6 +40,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/stream-configs", "createStreamConfig", "Store a stream config; without tables it means all tables")
+                .writes()
                 .takes::<StreamSpec>()
                 .example(example)
                 .answers::<StreamConfig>(201)
@@ -49,6 +50,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs", "deleteAllStreamConfigs", "Delete all stream configs with their histories")
+                .writes()
                 .confirms()
                 .answers::<Deleted>(200)
                 .fails(&[Code::ConfirmationRequired, Code::StreamActive]),
@@ -60,6 +62,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/stream-configs/{id}", "updateStreamConfig", "Replace a stream config")
+                .writes()
                 .takes::<StreamSpec>()
                 .answers::<StreamConfig>(200)
                 .fails(WRITES),
@@ -67,6 +70,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs/{id}", "deleteStreamConfig", "Delete a stream config with its history")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_one),
@@ -78,6 +82,7 @@ pub(super) fn routes() -> Routes {
                 "planStreamConfig",
                 "What a start would do with every column; starts and writes nothing",
             )
+            .reads()
             .answers::<PlanResponse>(200)
             .fails(&[
                 Code::NotFound,
@@ -91,6 +96,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/stream-configs/{id}/clone", "cloneStreamConfig", "Copy a stream config")
+                .writes()
                 .answers::<StreamConfig>(200)
                 .fails(&[Code::NotFound]),
             put(clone),

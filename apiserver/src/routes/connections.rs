@@ -9,6 +9,7 @@ use millrace_core::id::ConnectionId;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
+use crate::audit::Trail;
 use crate::errors::{ApiResult, Code};
 use crate::extract::{JsonBody, NoBody, Params, PathId};
 use crate::guard::confirmed;
@@ -47,6 +48,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections", "createConnection", "Store a connection")
+                .writes()
                 .takes::<ConnectionRequest>()
                 .example(example.clone())
                 .answers::<Created>(201)
@@ -56,6 +58,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/connections", "deleteAllConnections", "Delete all connections")
+                .writes()
                 .confirms()
                 .answers::<Deleted>(200)
                 .fails(&[Code::ConfirmationRequired, Code::Conflict]),
@@ -63,6 +66,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections/test", "testConnection", "Try a connection without storing it")
+                .reads()
                 .takes::<ConnectionRequest>()
                 .example(example)
                 .answers::<Ping>(200)
@@ -71,6 +75,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections/ping", "testConnectionOldName", "Older name of `testConnection`")
+                .reads()
                 .takes::<ConnectionRequest>()
                 .answers::<Ping>(200)
                 .fails(DIALS),
@@ -82,6 +87,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/connections/{id}", "updateConnection", "Replace a connection; absent secrets stay")
+                .writes()
                 .takes::<ConnectionRequest>()
                 .answers::<ConnectionResponse>(200)
                 .fails(WRITES),
@@ -89,17 +95,19 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/connections/{id}", "deleteConnection", "Delete a connection")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::Conflict]),
             delete(delete_one),
         )
         .add(
             op("put", "/connections/{id}/clone", "cloneConnection", "Copy a connection")
+                .writes()
                 .answers::<ConnectionResponse>(200)
                 .fails(&[Code::NotFound]),
             put(clone),
         )
-        .add(op("post", "/connections/{id}/ping", "pingConnection", "Log in once").answers::<Ping>(200).fails(DIALS), post(ping))
+        .add(op("post", "/connections/{id}/ping", "pingConnection", "Log in once").reads().answers::<Ping>(200).fails(DIALS), post(ping))
         .add(
             op("get", "/connections/{id}/ping", "pingConnectionOldMethod", "Older form of `pingConnection`")
                 .answers::<Ping>(200)
@@ -156,8 +164,9 @@ async fn list(State(state): State<AppState>, Params(Search { search }): Params<S
     }))
 }
 
-async fn create(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<Created>)> {
+async fn create(State(state): State<AppState>, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<Created>)> {
     let connection = parse(body, None)?;
+    trail.object(connection.id.as_str());
     state.store.create_connection(&connection).await?;
     Ok((StatusCode::CREATED, Json(Created { id: connection.id.to_string(), created: connection.created })))
 }
@@ -195,11 +204,17 @@ async fn delete_all(State(state): State<AppState>, headers: HeaderMap) -> ApiRes
     Ok(Json(Deleted { deleted: connections.len() }))
 }
 
-async fn clone(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, _: NoBody) -> ApiResult<Json<ConnectionResponse>> {
+async fn clone(
+    State(state): State<AppState>,
+    PathId(id): PathId<ConnectionId>,
+    trail: Trail,
+    _: NoBody,
+) -> ApiResult<Json<ConnectionResponse>> {
     let mut connection = state.store.connection(&id).await?;
     let taken: Vec<String> = state.store.connections().await?.into_iter().map(|connection| connection.name).collect();
     connection.name = distinct(&connection.name, &taken);
     connection.id = ConnectionId::mint();
+    trail.object(connection.id.as_str());
     connection.created = chrono::Utc::now().timestamp();
     state.store.create_connection(&connection).await?;
     Ok(Json((&connection).into()))

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::fs::blocking;
+use crate::audit::Trail;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, Params, parse_id, read};
 use crate::route::{Operation, Routes};
@@ -90,23 +91,29 @@ pub(super) fn routes() -> Routes {
             get(count),
         )
         .add(
-            op("post", "/files/csv/sniff", "sniffCsv", "The dialect of a CSV file").takes::<FileReference>().answers::<SniffResult>(200),
+            op("post", "/files/csv/sniff", "sniffCsv", "The dialect of a CSV file")
+                .reads()
+                .takes::<FileReference>()
+                .answers::<SniffResult>(200),
             post(sniff),
         )
         .add(
             op("post", "/files/summary", "summarizeFile", "Statistics of every column of a file")
+                .reads()
                 .takes::<FileReference>()
                 .answers::<FileSummary>(200),
             post(summary),
         )
         .add(
             op("post", "/files/query", "queryFiles", "Run one reading statement over files")
+                .reads()
                 .takes::<FileQueryRequest>()
                 .answers::<FileQueryResponse>(200),
             post(query),
         )
         .add(
             op("post", "/files/query/columns", "describeFileQuery", "The columns of a statement over files, without running it")
+                .reads()
                 .takes::<FileQueryRequest>()
                 .answers::<FileColumnsResponse>(200),
             post(columns),
@@ -116,7 +123,7 @@ pub(super) fn routes() -> Routes {
 
 fn changes() -> Routes {
     let op = |method, path, id, summary| {
-        Operation::new(method, path, id, TAG, summary).takes::<RowsRequest>().answers::<RowsChanged>(200).fails(ASKS).fails(&[
+        Operation::new(method, path, id, TAG, summary).writes().takes::<RowsRequest>().answers::<RowsChanged>(200).fails(ASKS).fails(&[
             Code::FileChanged,
             Code::ValueRefused,
             Code::PermissionDenied,
@@ -364,26 +371,26 @@ async fn columns(State(state): State<AppState>, JsonBody(body): JsonBody) -> Api
     }
 }
 
-async fn apply(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    change(&state, &headers, read(body)?).await
+async fn apply(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
+    change(&state, &headers, &trail, read(body)?).await
 }
 
-async fn insert(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn insert(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("inserts", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
-async fn edit(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn edit(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("edits", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
-async fn remove(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn remove(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("deletes", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
 /// A path for one kind of change takes no other.
@@ -395,12 +402,13 @@ fn only(wanted: &str, request: &RowsRequest) -> ApiResult<()> {
     }
 }
 
-async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> ApiResult<Response> {
+async fn change(state: &AppState, headers: &HeaderMap, trail: &Trail, request: RowsRequest) -> ApiResult<Response> {
     let files = files(state, &request.path, request.format, request.connection_id.as_deref()).await?;
     let is_table = files.paths.len() != 1 || !request.path.ends_with(file_name(&files.paths[0]));
     if is_table {
         return Err(ApiError::new(Code::NotSupported, "only single files can be changed, not folders or patterns").detail("field", "path"));
     }
+    trail.object(files.paths[0].as_str());
     let (updated, inserted, deleted) = (request.edits.len(), request.inserts.len(), request.deletes.len());
     if updated + inserted + deleted == 0 {
         return Err(ApiError::invalid("edits", "there is nothing to change"));
@@ -414,6 +422,7 @@ async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> 
     };
     match ask(state, FileRequest::Rewrite { files, change }).await? {
         FileAnswer::Rewritten { etag } => {
+            trail.rows((updated + inserted + deleted) as u64);
             let body = Json(RowsChanged { status: "success", updated, inserted, deleted });
             Ok(([(header::ETAG, format!("\"{etag}\""))], body).into_response())
         }

@@ -39,6 +39,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/fs/writable", "isWritable", "Whether a folder or file of the server can be written")
+                .reads()
                 .takes::<PathRequest>()
                 .answers::<Writable>(200)
                 .fails(&[Code::InvalidJson]),

@@ -13,6 +13,7 @@ use millrace_core::{Error, Kind};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::audit::Trail;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{NoBody, Params, PathId, parse_id};
 use crate::route::{Access, Operation, Routes};
@@ -41,7 +42,7 @@ const LOG_LIMIT_MAX: usize = 10_000;
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
-    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate));
+    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate)).writes();
     let control: &[Code] = &[Code::NotFound, Code::Conflict, Code::ManagedDeclaratively];
     Routes::default()
         .add(
@@ -96,12 +97,14 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/stream/{configId}/validate-constraints", "validateConstraints", "Validate foreign keys of a config's target")
+                .writes()
                 .answers::<ConstraintsResult>(200)
                 .fails(STARTS),
             post(validate_constraints),
         )
         .add(
             op("post", "/stream-configs/{id}/validate-constraints", "validateConstraintsOldName", "Older name of `validateConstraints`")
+                .writes()
                 .answers::<ConstraintsResult>(200)
                 .fails(STARTS),
             post(validate_constraints),
@@ -120,12 +123,14 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs/{id}/runs", "deleteRuns", "Delete all ended runs of a config")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound]),
             delete(delete_runs),
         )
         .add(
             op("delete", "/stream-configs/{id}/runs/{runId}", "deleteRun", "Delete an ended run")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_run),
@@ -169,10 +174,12 @@ async fn start(
     State(state): State<AppState>,
     Extension(grant): Extension<Grant>,
     PathId(id): PathId<ConfigId>,
+    trail: Trail,
     _: NoBody,
 ) -> ApiResult<Json<Started>> {
     let config = state.store.config(&id).await?;
     let stream = state.orchestrator.start(&config, Some(&grant.key_id)).await?;
+    trail.object(stream.id.as_str());
     Ok(Json(Started { id: stream.id.to_string() }))
 }
 

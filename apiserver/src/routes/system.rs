@@ -1,16 +1,15 @@
 //! Health, defaults, the API's own description.
 
-use std::net::SocketAddr;
-
-use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::{Extension, Json};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 
+use crate::client::Client;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, NoBody, read};
-use crate::route::{Access, Operation, Routes};
+use crate::route::{Access, Effect, Operation, Routes};
 use crate::sql::{self, SqlLogging};
 use crate::state::AppState;
 use crate::wire::system::{Defaults, Health, Service, Services, SqlLoggingChange, Stopping, Version};
@@ -36,6 +35,7 @@ pub(super) fn routes() -> Routes {
         .add(op("/system/sql-logging", "getSqlLogging", "How statements are logged").answers::<SqlLogging>(200), get(sql_logging))
         .add(
             Operation::new("put", "/system/sql-logging", "updateSqlLogging", TAG, "Change how statements are logged; absent fields stay")
+                .writes()
                 .takes::<SqlLoggingChange>()
                 .answers::<SqlLogging>(200)
                 .fails(&[Code::InvalidJson, Code::ValidationFailed]),
@@ -44,6 +44,7 @@ pub(super) fn routes() -> Routes {
         .add(op("/system/logging", "getSqlLoggingOldName", "Older name of `getSqlLogging`").answers::<SqlLogging>(200), get(sql_logging))
         .add(
             Operation::new("put", "/system/logging", "updateSqlLoggingOldName", TAG, "Older name of `updateSqlLogging`")
+                .writes()
                 .takes::<SqlLoggingChange>()
                 .answers::<SqlLogging>(200)
                 .fails(&[Code::InvalidJson, Code::ValidationFailed]),
@@ -57,6 +58,7 @@ pub(super) fn routes() -> Routes {
                 TAG,
                 "Stop the server; runs are interrupted and can be resumed. From this machine only",
             )
+            .effect(Effect::Operates)
             .answers::<Stopping>(200),
             post(shutdown),
         )
@@ -107,11 +109,12 @@ async fn change_sql_logging(State(state): State<AppState>, JsonBody(body): JsonB
     Ok(Json(setting))
 }
 
-async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
+async fn shutdown(State(state): State<AppState>, Extension(client): Extension<Client>, _: NoBody) -> ApiResult<Json<Stopping>> {
     if state.is_cluster {
         return Err(ApiError::new(Code::RouteNotFound, "there is no such path"));
     }
-    if !peer.ip().is_loopback() {
+    // Not the peer: behind a proxy of this machine that is trusted, everybody would be local.
+    if !client.0.is_loopback() {
         return Err(ApiError::new(Code::ForbiddenOrigin, "only callers on the server's own machine may stop it"));
     }
     tracing::info!("the server stops, because a client asked for it");

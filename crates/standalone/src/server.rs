@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_apiserver::{AppState, IdeAuth, Sessions, named_roots};
+use millrace_apiserver::{AppState, Explorers, Front, IdeAuth, Sessions, named_roots};
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -33,6 +33,8 @@ pub struct ServeConfig {
     pub entitlement: EntitlementChoice,
     /// Runs federated statements.
     pub query: Arc<dyn QueryTier>,
+    /// How it meets its clients.
+    pub front: Front,
 }
 
 /// Who knows keys.
@@ -88,7 +90,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         bus,
         live: Default::default(),
         query: config.query,
-        explorers: Default::default(),
+        explorers: Explorers::new(config.front.explorers),
         catalogs: Default::default(),
         search: Default::default(),
         entitlement,
@@ -96,11 +98,12 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         sessions: Arc::new(Sessions::default()),
         files: Arc::new(roots(&config.data_dir)),
         idempotency: Default::default(),
+        policy: config.front.policy.clone(),
         is_cluster: false,
         shutdown,
     };
     on_ready(address);
-    let served = millrace_apiserver::serve(listener, state).await;
+    let served = millrace_apiserver::serve(listener, state, &config.front).await;
     orchestrator.shut_down().await;
     // The last records are written within the journal's patience.
     let _ = tokio::time::timeout(journal::GRACE, journal).await;
