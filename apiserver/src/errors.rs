@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use millrace_core::entitlement::Denial;
 use millrace_core::{Error, Kind};
@@ -49,6 +50,8 @@ codes! {
     ValidationFailed = "VALIDATION_FAILED", 400, "validation";
     /// A destructive bulk request lacks the header `X-Confirm-Delete: true`.
     ConfirmationRequired = "CONFIRMATION_REQUIRED", 400, "validation";
+    /// The port speaks TLS and the request came without; use `https://`.
+    TlsRequired = "TLS_REQUIRED", 400, "validation";
     /// The API key or install id is missing, unknown or revoked.
     AuthenticationFailed = "AUTHENTICATION_FAILED", 401, "authentication";
     /// There is no paid subscription and no evaluation left.
@@ -59,6 +62,10 @@ codes! {
     DeviceDeactivated = "DEVICE_DEACTIVATED", 403, "permission";
     /// The request names a host or comes from an origin that this server does not serve.
     ForbiddenOrigin = "FORBIDDEN_ORIGIN", 403, "permission";
+    /// The server is read-only: it changes no database, file, connection or config, and starts nothing.
+    ReadOnly = "READ_ONLY", 403, "permission";
+    /// The server's operator does not let it connect to this host; `details.field` names where it stands.
+    HostNotAllowed = "HOST_NOT_ALLOWED", 403, "permission";
     /// A file's path lies outside the folders that this server opens.
     PathRefused = "PATH_REFUSED", 403, "permission";
     /// There is no such path.
@@ -67,6 +74,8 @@ codes! {
     NotFound = "NOT_FOUND", 404, "not_found";
     /// The path exists, the method does not.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "validation";
+    /// The rest of the request's body did not come in time.
+    BodyStalled = "BODY_STALLED", 408, "limit";
     /// The state of things forbids the request.
     Conflict = "CONFLICT", 409, "conflict";
     /// The definition sets `state`, so that only a change of the definition starts, pauses, resumes or stops its streams.
@@ -109,6 +118,8 @@ codes! {
     Cancelled = "CANCELLED", 499, "stream";
     /// Something broke in the server; the request id leads to its log.
     Internal = "INTERNAL", 500, "internal";
+    /// Too many wrong API keys came from the client's address; the header `Retry-After` says how many seconds to wait.
+    RateLimited = "RATE_LIMITED", 429, "limit";
     /// The database server cannot be reached.
     Unreachable = "CONNECTION_UNREACHABLE", 502, "connection";
     /// A connection to a database broke.
@@ -183,6 +194,8 @@ pub struct ErrorBody {
 #[derive(Debug)]
 pub struct ApiError {
     code: Code,
+    /// Seconds.
+    retry_after: Option<u64>,
     body: Box<ErrorBody>,
 }
 
@@ -200,7 +213,7 @@ impl ApiError {
             details: Map::new(),
             ping: None,
         };
-        Self { code, body: Box::new(body) }
+        Self { code, retry_after: None, body: Box::new(body) }
     }
 
     /// A field that breaks a rule.
@@ -212,6 +225,13 @@ impl ApiError {
     #[must_use]
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.body.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says how many seconds the client has to wait.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -247,9 +267,11 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let is_gate = error.kind() == Kind::Conflict && error.detail("stream").is_some();
         let is_managed = error.kind() == Kind::Conflict && error.detail("reason") == Some(Code::ManagedDeclaratively.as_str());
+        let is_host = error.detail("reason") == Some(millrace_core::hosts::REASON);
         let is_outside = error.kind() == Kind::PermissionDenied && error.detail("reason") == Some("outside");
         let code = match error.kind() {
             _ if is_outside => Code::PathRefused,
+            _ if is_host => Code::HostNotAllowed,
             _ if is_gate => Code::StreamActive,
             _ if is_managed => Code::ManagedDeclaratively,
             Kind::Conflict if error.detail("reason") == Some("etag") => Code::PreconditionFailed,
@@ -292,7 +314,12 @@ impl From<Denial> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(*self.body)).into_response()
+        let mut response = (status, Json(*self.body)).into_response();
+        response.extensions_mut().insert(self.code);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -16,22 +16,34 @@ use millrace_core::{Error, Kind, Result};
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Sessions that one connection may have open for people at a time.
-const PER_CONNECTION: usize = 16;
 /// How long a request waits for a session.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// A session that nobody has used for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
-/// How often idle sessions are looked for.
+/// How often idle sessions are looked for, at most.
 const SWEEP: Duration = Duration::from_secs(15);
 /// Pools and permits that are remembered.
 const REMEMBERED: u64 = 1_000;
+
+/// What sessions may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExplorerLimits {
+    /// Sessions that one connection may have open for people at a time.
+    pub per_connection: usize,
+    /// A session that nobody has used for so long is closed.
+    pub idle: Duration,
+}
+
+impl Default for ExplorerLimits {
+    fn default() -> Self {
+        Self { per_connection: 16, idle: Duration::from_secs(60) }
+    }
+}
 
 /// The sessions; cheap to clone.
 #[derive(Clone)]
 pub struct Explorers(Arc<Parts>);
 
 struct Parts {
+    limits: ExplorerLimits,
     pools: Cache<Key, Pool<Door>>,
     permits: Cache<String, Arc<Semaphore>>,
     sweeper: OnceLock<()>,
@@ -78,36 +90,40 @@ impl managed::Manager for Door {
 
 impl Default for Explorers {
     fn default() -> Self {
-        Self(Arc::new(Parts {
-            pools: Cache::builder().max_capacity(REMEMBERED).time_to_idle(IDLE * 5).build(),
-            permits: Cache::builder().max_capacity(REMEMBERED).time_to_idle(IDLE * 60).build(),
-            sweeper: OnceLock::new(),
-        }))
+        Self::new(ExplorerLimits::default())
     }
 }
 
 impl Explorers {
+    /// No sessions yet.
+    pub fn new(limits: ExplorerLimits) -> Self {
+        let limits = ExplorerLimits { per_connection: limits.per_connection.max(1), idle: limits.idle.max(Duration::from_secs(1)) };
+        Self(Arc::new(Parts {
+            limits,
+            pools: Cache::builder().max_capacity(REMEMBERED).time_to_idle(limits.idle * 5).build(),
+            permits: Cache::builder().max_capacity(REMEMBERED).time_to_idle(limits.idle * 60).build(),
+            sweeper: OnceLock::new(),
+        }))
+    }
+
     /// A session in a database; the connection's default if none is named.
     ///
     /// Errors: those of [`millrace_core::connector::Connector::explore`]; [`Kind::ServerExhausted`] if too many requests use the connection.
     pub(crate) async fn lease(&self, connection: &Connection, database: Option<&str>) -> Result<Lease> {
         self.0.sweeper.get_or_init(|| sweep(&self.0));
+        let most = self.0.limits.per_connection;
         let busy = || {
-            let text = format!("{PER_CONNECTION} requests use the connection `{}` already; try again later", connection.name);
+            let text = format!("{most} requests use the connection `{}` already; try again later", connection.name);
             Error::new(Kind::ServerExhausted, text)
         };
         let id = connection.id.to_string();
-        let permits = self.0.permits.get_with(id.clone(), || Arc::new(Semaphore::new(PER_CONNECTION)));
+        let permits = self.0.permits.get_with(id.clone(), || Arc::new(Semaphore::new(most)));
         let permit = tokio::time::timeout(PATIENCE, permits.acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())?;
         let key = Key { connection: id, revision: revision(connection), database: database.map(str::to_owned) };
         let pool = self.0.pools.get_with(key, || {
             let door = Door { connection: connection.clone(), database: database.map(str::to_owned) };
             // Without a runtime there are no time-outs, and none are set: whoever waits has waited for the permit.
-            Pool::builder(door)
-                .max_size(PER_CONNECTION)
-                .timeouts(Timeouts::default())
-                .build()
-                .unwrap_or_else(|_| unreachable!("no time-outs"))
+            Pool::builder(door).max_size(most).timeouts(Timeouts::default()).build().unwrap_or_else(|_| unreachable!("no time-outs"))
         });
         let room = pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
@@ -120,13 +136,14 @@ impl Explorers {
 
 /// Closes idle sessions until the pools are gone.
 fn sweep(parts: &Arc<Parts>) {
+    let idle = parts.limits.idle;
     let parts = Arc::downgrade(parts);
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(SWEEP).await;
+            tokio::time::sleep(SWEEP.min(idle / 2)).await;
             let Some(parts) = parts.upgrade() else { return };
             for (_, pool) in &parts.pools {
-                pool.retain(|_, metrics| metrics.last_used() < IDLE);
+                pool.retain(|_, metrics| metrics.last_used() < idle);
             }
             parts.pools.run_pending_tasks();
         }

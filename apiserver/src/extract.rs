@@ -1,14 +1,32 @@
 //! Reads requests: JSON bodies with the path of what is wrong, ids from the path, query parameters.
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::errors::{ApiError, ApiResult, Code};
+use crate::policy::Stalled;
 
 /// The largest request body, bytes.
 pub(crate) const MAX_BODY: usize = 2 << 20;
+
+/// All of a body.
+///
+/// Errors: [`Code::BodyTooLarge`]; [`Code::BodyStalled`] for one that does not come to its end in time.
+pub(crate) async fn whole(body: Body) -> ApiResult<Bytes> {
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(found) = cause {
+            if let Some(stalled) = found.downcast_ref::<Stalled>() {
+                return ApiError::new(Code::BodyStalled, stalled.to_string());
+            }
+            cause = found.source();
+        }
+        ApiError::new(Code::BodyTooLarge, format!("the body is larger than {MAX_BODY} bytes"))
+    })
+}
 
 /// A JSON body as it came; an absent or empty one is `null`.
 pub(crate) struct JsonBody(pub(crate) Value);
@@ -17,9 +35,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY)
-            .await
-            .map_err(|_| ApiError::new(Code::BodyTooLarge, format!("the body is larger than {MAX_BODY} bytes")))?;
+        let bytes = whole(request.into_body()).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Value::Null));
         }
@@ -35,9 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for TextBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY)
-            .await
-            .map_err(|_| ApiError::new(Code::BodyTooLarge, format!("the body is larger than {MAX_BODY} bytes")))?;
+        let bytes = whole(request.into_body()).await?;
         String::from_utf8(bytes.into()).map(Self).map_err(|_| ApiError::invalid("", "the body is not UTF-8 text"))
     }
 }

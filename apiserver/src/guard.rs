@@ -6,9 +6,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use millrace_core::Secret;
-use millrace_core::entitlement::{Grant, StreamOperation};
+use millrace_core::entitlement::{Denial, Grant, StreamOperation};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
+use crate::audit::Trail;
+use crate::client::{Client, RequestId};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::state::{AppState, IdeAuth};
 
@@ -17,13 +19,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ALLOWED_HEADERS: &str =
     "content-type, idempotency-key, if-match, last-event-id, x-api-key, x-confirm-delete, x-install-id, x-request-id";
 
-/// Gives every response the request's id, minting one where the client sent none.
-pub(crate) async fn request_id(request: Request, next: Next) -> Response {
+/// Notes who asks, and gives every response the request's id, minting one where the client sent none.
+pub(crate) async fn introduce(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = match sent {
         Some(id) if !id.is_empty() && id.len() <= 128 => id.to_owned(),
         _ => format!("req_{}", Ksuid::new(None::<std::time::SystemTime>, None)),
     };
+    let client = state.policy.proxies.client(&request);
+    request.extensions_mut().insert(client);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -33,7 +38,7 @@ pub(crate) async fn request_id(request: Request, next: Next) -> Response {
 
 /// Pages from elsewhere must not use this server. An open one answers under loopback names only: a name that an attacker points at 127.0.0.1 arrives with
 /// that name in `Host`, a foreign page's request with its own `Origin`. Where keys are asked for, a page must come from the server's own place, because a
-/// browser adds the session's cookie by itself.
+/// browser adds the session's cookie by itself. Further origins are let in by name; `null`, which a page of any place can have, is none.
 pub(crate) async fn same_place(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let host =
@@ -46,7 +51,8 @@ pub(crate) async fn same_place(State(state): State<AppState>, request: Request, 
     if let Some(origin) = &origin {
         let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
         let is_own = |from: &str| host.is_some_and(|host| host.eq_ignore_ascii_case(from) || is_loopback(host) && is_loopback(from));
-        if !from.is_some_and(is_own) {
+        let is_named = origin.to_str().is_ok_and(|origin| state.policy.origins.has(origin));
+        if !is_named && !from.is_some_and(is_own) {
             return ApiError::new(Code::ForbiddenOrigin, "pages of this origin may not use this server").into_response();
         }
     }
@@ -61,8 +67,9 @@ pub(crate) async fn same_place(State(state): State<AppState>, request: Request, 
 /// Lets the four stream operations through only with a valid key and install id; asked before anything else of the request is looked at. The handler finds
 /// the [`Grant`] in the request.
 pub(crate) async fn strict(State((state, operation)): State<(AppState, StreamOperation)>, mut request: Request, next: Next) -> Response {
-    match authorise(&state, request.headers(), operation).await {
+    match authorise(&state, Client::of(&request), request.headers(), operation).await {
         Ok(grant) => {
+            note(&request, &grant);
             request.extensions_mut().insert(grant);
             next.run(request).await
         }
@@ -71,9 +78,48 @@ pub(crate) async fn strict(State((state, operation)): State<(AppState, StreamOpe
 }
 
 /// Whether the request's key and install id may do this.
-pub(crate) async fn authorise(state: &AppState, headers: &HeaderMap, operation: StreamOperation) -> ApiResult<Grant> {
+pub(crate) async fn authorise(state: &AppState, client: Client, headers: &HeaderMap, operation: StreamOperation) -> ApiResult<Grant> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    Ok(state.entitlement.authorise(&Secret::new(text("x-api-key")), text("x-install-id"), operation).await?)
+    let (key, install) = (Secret::new(text("x-api-key")), text("x-install-id"));
+    // Without an installation the key is not looked at, so it is no guess either.
+    let guess = if install.trim().is_empty() { Secret::new("") } else { key.clone() };
+    weigh(state, client, &guess, state.entitlement.authorise(&key, install, operation)).await
+}
+
+/// Asks whose key it is, unless too many wrong ones came from the same address.
+///
+/// Errors: [`Code::RateLimited`], and the codes of denials.
+pub(crate) async fn weigh<T>(
+    state: &AppState,
+    client: Client,
+    key: &Secret,
+    answer: impl Future<Output = Result<T, Denial>>,
+) -> ApiResult<T> {
+    // A missing key guesses nothing.
+    if key.is_empty() {
+        return Ok(answer.await?);
+    }
+    state.policy.guesses.check(client)?;
+    let answer = answer.await;
+    if answer.as_ref().is_err_and(|denial| *denial == Denial::AuthenticationFailed) {
+        state.policy.guesses.failed(client);
+    }
+    Ok(answer?)
+}
+
+/// Leaves the key's name in the audit log.
+fn note(request: &Request, grant: &Grant) {
+    if let Some(trail) = request.extensions().get::<Trail>() {
+        trail.key(&grant.key_id);
+    }
+}
+
+/// In read-only mode, refuses what writes.
+pub(crate) async fn unless_read_only(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if state.policy.is_read_only {
+        return ApiError::new(Code::ReadOnly, "this server is read-only").into_response();
+    }
+    next.run(request).await
 }
 
 /// Under `auth.ide=key`, lets through whoever shows a known key by header or by the cookie of a session.
@@ -81,9 +127,13 @@ pub(crate) async fn tolerant(State(state): State<AppState>, request: Request, ne
     if state.auth == IdeAuth::Open {
         return next.run(request).await;
     }
-    match state.entitlement.identify(&shown_key(&state, request.headers()).await).await {
-        Ok(_) => next.run(request).await,
-        Err(denial) => ApiError::from(denial).into_response(),
+    let key = shown_key(&state, request.headers()).await;
+    match weigh(&state, Client::of(&request), &key, state.entitlement.identify(&key)).await {
+        Ok(grant) => {
+            note(&request, &grant);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
     }
 }
 
@@ -115,7 +165,11 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert("access-control-allow-credentials", HeaderValue::from_static("true"));
     headers.insert("access-control-allow-methods", HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"));
     headers.insert("access-control-allow-headers", HeaderValue::from_static(ALLOWED_HEADERS));
-    headers.insert("access-control-expose-headers", HeaderValue::from_static("ETag, Idempotency-Replayed, X-Cache, X-Request-ID"));
+    headers.insert(
+        "access-control-expose-headers",
+        HeaderValue::from_static("ETag, Idempotency-Replayed, Retry-After, X-Cache, X-Request-ID"),
+    );
+    headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::errors::{ApiError, ApiResult, Code};
-use crate::extract::MAX_BODY;
+use crate::extract::whole;
 use crate::guard;
 use crate::state::AppState;
 
@@ -141,9 +141,7 @@ pub(crate) async fn once(State(state): State<AppState>, request: Request, next: 
 async fn run_once(keys: &IdempotencyKeys, caller: &str, request: Request, next: Next) -> ApiResult<Response> {
     let sent = sent_key(request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| ApiError::new(Code::BodyTooLarge, format!("the body is larger than {MAX_BODY} bytes")))?;
+    let body = whole(body).await?;
     let key = digest(&[caller.as_bytes(), parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), sent.as_bytes()]);
     let asked = digest(&[parts.uri.query().unwrap_or_default().as_bytes(), &body]);
     match keys.turn(key, asked) {

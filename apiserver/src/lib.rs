@@ -1,18 +1,22 @@
 //! The REST API of Millrace.
 //!
 //! ```text
-//!  request ─▶ guard (request id, host, origin) ─▶ [key, as the endpoint asks] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
+//!  door (TLS, deadlines) ─▶ guard (request id, host, origin) ─▶ [key, as the endpoint asks] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
 //!                                                     wire/<group>: request and response types only
 //! ```
 
 mod alias;
+mod audit;
 mod catalogs;
+mod client;
 mod coverage;
+mod door;
 mod errors;
 mod examples;
 mod explorers;
 mod extract;
 mod guard;
+mod guesses;
 mod idempotency;
 mod live;
 pub mod metrics;
@@ -20,6 +24,7 @@ mod objects;
 mod openapi;
 mod param;
 mod place;
+mod policy;
 mod results;
 mod route;
 mod routes;
@@ -27,19 +32,26 @@ mod search;
 mod session;
 mod sql;
 mod state;
+mod tls;
 mod wire;
 
 pub use catalogs::Catalogs;
+pub use client::Proxies;
 pub use coverage::coverage_markdown;
+pub use door::DoorLimits;
 pub use errors::{ApiError, Code, ErrorBody, errors_markdown};
-pub use explorers::Explorers;
+pub use explorers::{ExplorerLimits, Explorers};
 pub use idempotency::{IdempotencyKeys, KEPT_FOR as ANSWERS_KEPT_FOR, SharedAnswers};
 pub use live::LiveRecords;
 pub use objects::ObjectSessions;
+pub use policy::{Origins, Policy};
 pub use routes::named_roots;
 pub use search::SearchIndex;
 pub use session::{LIFETIME as SESSION_LIFETIME, MOST as MOST_SESSIONS, SessionStore, Sessions};
 pub use state::{AppState, IdeAuth};
+pub use tls::{Tls, TlsFiles};
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
@@ -54,18 +66,33 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn(guard::request_id))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::introduce))
         .layer(axum::middleware::from_fn(metrics::measure))
         .with_state(state)
 }
 
+/// How a server meets its clients.
+#[derive(Clone, Default)]
+pub struct Front {
+    /// What the operator allows.
+    pub policy: Policy,
+    /// What connections of clients may take.
+    pub door: DoorLimits,
+    /// Certificate and key; plain HTTP without.
+    pub tls: Option<Arc<Tls>>,
+    /// What sessions in databases may take.
+    pub explorers: ExplorerLimits,
+}
+
 /// Serves the API until the state's shutdown token is cancelled; requests under way are answered.
-pub async fn serve(listener: tokio::net::TcpListener, state: AppState) -> std::io::Result<()> {
+///
+/// # Errors
+/// Those of the operating system.
+pub async fn serve(listener: tokio::net::TcpListener, state: AppState, front: &Front) -> std::io::Result<()> {
     let shutdown = state.shutdown.clone();
     catalogs::listen(&state);
     live::listen(&state);
-    let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    door::serve(listener, router(state), front.door, front.tls.clone(), shutdown).await
 }
 
 /// The OpenAPI document as it is committed.

@@ -44,9 +44,15 @@ const PATH_PARAMETERS: &[(&str, &str, &str)] = &[
 
 /// Codes that every endpoint can answer.
 const ALWAYS: &[Code] = &[Code::ForbiddenOrigin, Code::Internal];
-const TOLERANT: &[Code] = &[Code::AuthenticationFailed, Code::EntitlementUnavailable];
-const STRICT: &[Code] =
-    &[Code::AuthenticationFailed, Code::PaymentRequired, Code::SeatLimitReached, Code::DeviceDeactivated, Code::EntitlementUnavailable];
+const TOLERANT: &[Code] = &[Code::AuthenticationFailed, Code::RateLimited, Code::EntitlementUnavailable];
+const STRICT: &[Code] = &[
+    Code::AuthenticationFailed,
+    Code::RateLimited,
+    Code::PaymentRequired,
+    Code::SeatLimitReached,
+    Code::DeviceDeactivated,
+    Code::EntitlementUnavailable,
+];
 
 impl Routes {
     /// The OpenAPI 3.0 document of all endpoints.
@@ -111,7 +117,8 @@ fn codes(operation: &Operation) -> Vec<Code> {
         Access::Open => &[],
     };
     let mut codes: Vec<Code> = Vec::new();
-    for code in ALWAYS.iter().chain(access).chain(&operation.errors) {
+    let unread: &[Code] = if operation.query.iter().all(crate::param::Param::is_text) { &[] } else { &[Code::ValidationFailed] };
+    for code in ALWAYS.iter().chain(access).chain(unread).chain(&operation.errors) {
         if !codes.contains(code) {
             codes.push(*code);
         }
@@ -154,6 +161,7 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.newer.map_or(operation.summary.to_owned(), |newer| format!("Older name of `{newer}`")),
+        "x-effect": operation.known_effect().as_str(),
         "parameters": parameters(operation),
         "responses": responses,
     });

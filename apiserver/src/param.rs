@@ -59,6 +59,11 @@ impl Param {
         self
     }
 
+    /// Whether any text will do.
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Text | Kind::Texts)
+    }
+
     /// The parameter object of OpenAPI 3.0.
     pub(crate) fn describe(&self) -> Value {
         let schema = match self.kind {

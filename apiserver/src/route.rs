@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::routing::MethodRouter;
 use millrace_core::entitlement::StreamOperation;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
+use crate::audit;
 use crate::errors::Code;
 use crate::guard;
 use crate::idempotency;
 use crate::param::Param;
-use crate::state::AppState;
+use crate::policy;
+use crate::state::{AppState, IdeAuth};
 
 /// The path under which everything stands.
 pub(crate) const BASE: &str = "/api/v1";
@@ -32,6 +36,30 @@ pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// A response header: name and meaning.
 pub(crate) type Header = (&'static str, &'static str);
+/// What a call does to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    Reads,
+    /// It changes databases, files, connections, configs or runs: refused in read-only mode, and in the audit log.
+    Writes,
+    /// It runs statements of users, which write what they like: where the engine refuses writes in read-only mode, and in the audit log.
+    Runs,
+    /// It changes who is logged in, or ends the process: not refused in read-only mode, and in the audit log.
+    Operates,
+}
+
+impl Effect {
+    /// The word in the document.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Writes => "writes",
+            Self::Runs => "runs",
+            Self::Operates => "operates",
+        }
+    }
+}
 
 /// What the document says of one endpoint.
 #[derive(Clone)]
@@ -55,6 +83,8 @@ pub(crate) struct Operation {
     pub(crate) matches: bool,
     /// The id of the operation whose older name this is.
     pub(crate) newer: Option<&'static str>,
+    effect: Option<Effect>,
+    streams: bool,
 }
 
 impl Operation {
@@ -79,7 +109,33 @@ impl Operation {
             once: false,
             matches: false,
             newer: None,
+            effect: None,
+            streams: false,
         }
+    }
+
+    /// What it does to the world; whatever is no GET has to say it.
+    pub(crate) fn effect(mut self, effect: Effect) -> Self {
+        self.effect = Some(effect);
+        match effect {
+            Effect::Writes | Effect::Runs => self.fails(&[Code::ReadOnly]),
+            Effect::Reads | Effect::Operates => self,
+        }
+    }
+
+    /// It changes something of what is kept.
+    pub(crate) fn writes(self) -> Self {
+        self.effect(Effect::Writes)
+    }
+
+    /// It changes nothing, although it is no GET.
+    pub(crate) fn reads(self) -> Self {
+        self.effect(Effect::Reads)
+    }
+
+    /// What it was declared to do; what was not declared is taken for the worst.
+    pub(crate) fn known_effect(&self) -> Effect {
+        self.effect.unwrap_or(if self.method == "get" { Effect::Reads } else { Effect::Writes })
     }
 
     /// Who may call it.
@@ -148,7 +204,8 @@ impl Operation {
     }
 
     /// Its response is a stream of events.
-    pub(crate) fn streams(self) -> Self {
+    pub(crate) fn streams(mut self) -> Self {
+        self.streams = true;
         self.answers_text("text/event-stream")
     }
 
@@ -242,10 +299,25 @@ impl Routes {
             } else {
                 handler
             };
+            let effect = operation.known_effect();
+            // Statements have their own limit, and their results are on their way for as long as somebody reads them.
+            let streams = operation.streams || effect == Effect::Runs;
+            let handler = handler.layer(axum::middleware::from_fn_with_state((state.clone(), streams), policy::in_time));
+            let handler = match effect {
+                Effect::Writes => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::unless_read_only)),
+                _ => handler,
+            };
+            let is_open = state.auth == IdeAuth::Open;
+            let (id, path) = (operation.id, operation.path);
             let handler = match operation.access {
                 Access::Strict(operation) => handler.layer(axum::middleware::from_fn_with_state((state.clone(), operation), guard::strict)),
                 Access::Tolerant => handler.layer(axum::middleware::from_fn_with_state(state.clone(), guard::tolerant)),
                 Access::Open => handler,
+            };
+            let handler = match effect {
+                Effect::Reads => handler,
+                _ => handler
+                    .layer(axum::middleware::from_fn(move |request: Request, next: Next| audit::keep((id, path, is_open), request, next))),
             };
             router.route(&format!("{BASE}{}", operation.path), handler)
         })
@@ -259,5 +331,21 @@ impl Routes {
     /// Method and path of every endpoint.
     pub(crate) fn paths(&self) -> BTreeSet<(&'static str, &'static str)> {
         self.operations().map(|operation| (operation.method, operation.path)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn whatever_is_no_get_says_what_it_does() {
+        let routes = crate::routes::all();
+        let silent: Vec<&str> = routes
+            .0
+            .iter()
+            .map(|(operation, _)| operation)
+            .filter(|operation| operation.method != "get" && operation.effect.is_none())
+            .map(|operation| operation.id)
+            .collect();
+        assert!(silent.is_empty(), "these routes do not declare `writes`, `reads` or another effect: {silent:?}");
     }
 }

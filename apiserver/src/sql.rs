@@ -121,7 +121,7 @@ pub(crate) async fn record(state: &AppState, ran: Ran<'_>, duration_ms: u64, out
 }
 
 /// The statement with every quoted text and number as `?`.
-fn without_literals(sql: &str) -> String {
+pub(crate) fn without_literals(sql: &str) -> String {
     use sqlparser::tokenizer::{Token, Tokenizer};
     let Ok(tokens) = Tokenizer::new(&sqlparser::dialect::DuckDbDialect {}, sql).tokenize() else { return "?".to_owned() };
     let text = |token: &Token| match token {

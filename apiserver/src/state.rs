@@ -17,6 +17,7 @@ use crate::explorers::Explorers;
 use crate::idempotency::IdempotencyKeys;
 use crate::live::LiveRecords;
 use crate::objects::ObjectSessions;
+use crate::policy::Policy;
 use crate::search::SearchIndex;
 use crate::session::SessionStore;
 
@@ -64,6 +65,8 @@ pub struct AppState {
     pub default_export_path: String,
     /// Folders whose files may be looked into.
     pub files: Arc<FileRoots>,
+    /// What the operator allows.
+    pub policy: Policy,
     /// Whether this is one of a cluster's servers, which nobody stops through the API.
     pub is_cluster: bool,
     /// Set when the server is to begin anew once it has stopped; only one that runs alone can.

@@ -11,7 +11,7 @@ use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::objects::{OpenAccess, SettingNames};
-use millrace_core::{Error, Kind, Result};
+use millrace_core::{Error, Kind, Result, hosts};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -132,7 +132,10 @@ impl ChildQueryTier {
     }
 
     fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
+        let (allowed_hosts, denied_hosts) = hosts::policy().said();
         let request = Request {
+            allowed_hosts: allowed_hosts.to_vec(),
+            denied_hosts: denied_hosts.to_vec(),
             sql: query.sql.clone(),
             sources: query.sources.iter().filter(|source| source.connection.s3().is_none()).map(source).collect::<Result<_>>()?,
             stores: query.sources.iter().filter_map(|source| store(source, &query.sql)).collect::<Result<_>>()?,

@@ -3,7 +3,7 @@
 use millrace_core::connection::SslMode;
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::objects::OpenAccess;
-use millrace_core::{Error, Kind};
+use millrace_core::{Error, Kind, hosts};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,9 @@ pub(crate) struct Request {
     pub(crate) threads: u32,
     pub(crate) max_rows: u64,
     pub(crate) temp_dir: String,
+    /// Where sources may be, as [`millrace_core::hosts::HostPolicy::parse`] reads it.
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) denied_hosts: Vec<String>,
 }
 
 /// An object store under its alias, which is the scheme of its paths: `alias://bucket/key`.
@@ -85,6 +88,9 @@ pub(crate) enum Answer {
     Failed { kind: FailedKind, message: String },
 }
 
+/// Where a connection's host stands.
+pub(crate) const HOST: &str = "spec.database.host";
+
 /// Kinds of failure that a child tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FailedKind {
@@ -103,6 +109,8 @@ pub(crate) enum FailedKind {
     FileChanged,
     /// A path lies outside the roots.
     Outside,
+    /// The operator's rules do not let it be dialled.
+    HostRefused,
     Internal,
 }
 
@@ -123,6 +131,7 @@ impl FailedKind {
             Self::ValueRefused => Kind::ValueRefused,
             Self::FileChanged => return Error::new(Kind::Conflict, message).with("reason", "etag"),
             Self::Outside => return Error::new(Kind::PermissionDenied, message).with("reason", "outside"),
+            Self::HostRefused => return Error::invalid(HOST, message).with("reason", hosts::REASON),
             Self::Internal => Kind::Internal,
         };
         Error::new(kind, message)

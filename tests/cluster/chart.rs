@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::kube::{CHART, Kube, LONG, Scene, TEST_LABEL, kube, run, try_run};
 
 /// Value files that the chart brings along.
-const VALUE_FILES: [&str; 6] = ["autoscaling", "default", "external-nats", "ha", "ingress-tls", "minimal"];
+const VALUE_FILES: [&str; 7] = ["autoscaling", "default", "external-nats", "guarded", "ha", "ingress-tls", "minimal"];
 
 /// Values that are wrong, and what is said of each.
 const WRONG: [(&str, &[&str]); 16] = [

@@ -145,14 +145,17 @@ async fn odd_requests_are_refused_and_cost_nothing() {
 
 #[tokio::test]
 async fn slow_clients_keep_nobody_else_waiting() {
-    let server = Server::start().await;
+    let server = Server::start_with(&["--header-timeout", "6"]).await;
     let sides = sides(&server).await;
     let address = server.api.base.trim_start_matches("http://").to_owned();
-    let mut slow = Vec::new();
-    for _ in 0..300 {
+    let (mut slow, mut silent) = (Vec::new(), Vec::new());
+    let since = Instant::now();
+    for number in 0..300 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(b"POST /api/v1/connections HTTP/1.1\r\nHost: loc").await.unwrap();
-        slow.push(stream);
+        if number % 3 > 0 {
+            stream.write_all(b"POST /api/v1/connections HTTP/1.1\r\nHost: loc").await.unwrap();
+        }
+        silent.push(stream);
     }
     // Others who want large results and do not read them.
     let body = json!({"query": "WITH RECURSIVE n AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM n WHERE a < 900) SELECT x.a, y.a, z.a, 'xxxxxxxxxxxxxxxxxxxx' FROM n x, n y, n z"});
@@ -174,6 +177,16 @@ async fn slow_clients_keep_nobody_else_waiting() {
     assert!(begun_at.elapsed() < Duration::from_secs(10), "others waited for {:?}", begun_at.elapsed());
     let memory = server.process.peak_memory() / 1024;
     assert!(memory < 300, "the server holds what nobody reads: {memory} MiB");
+    // Whoever sends no whole head is let go; those who sent one and read slowly are not.
+    for stream in &mut silent {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut byte)).await;
+        assert!(matches!(read, Ok(Ok(0) | Err(_))), "half a head is waited for after {:?}", since.elapsed());
+    }
+    assert!(since.elapsed() > Duration::from_secs(5), "let go after {:?}", since.elapsed());
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(30), slow[0].read(&mut byte)).await;
+    assert!(matches!(read, Ok(Ok(1))), "{read:?}");
     // Once they are gone, what they had asked for ends at the database.
     drop(slow);
     let postgres = PgDatabase::open(&shared().await.postgres, "postgres").await.unwrap();

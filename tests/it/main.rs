@@ -11,6 +11,7 @@ mod explore_postgres;
 mod faults;
 mod files;
 mod fleet;
+mod guarded;
 mod hostile;
 mod kit;
 mod objects;

@@ -39,6 +39,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/stream-configs", "createStreamConfig", "Store a stream config; without tables it means all tables")
+                .writes()
                 .takes::<StreamSpec>()
                 .example(examples::config())
                 .answers::<StreamConfig>(201)
@@ -48,6 +49,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs", "deleteAllStreamConfigs", "Delete all stream configs with their histories")
+                .writes()
                 .confirms()
                 .answers::<Deleted>(200)
                 .fails(&[Code::StreamActive]),
@@ -59,6 +61,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/stream-configs/{id}", "updateStreamConfig", "Replace a stream config")
+                .writes()
                 .takes::<StreamSpec>()
                 .example(examples::config())
                 .answers::<StreamConfig>(200)
@@ -67,6 +70,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs/{id}", "deleteStreamConfig", "Delete a stream config with its history")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_one),
@@ -78,6 +82,7 @@ pub(super) fn routes() -> Routes {
                 "planStreamConfig",
                 "What a start would do with every column; starts and writes nothing",
             )
+            .reads()
             .answers::<PlanResponse>(200)
             .fails(&[
                 Code::NotFound,
@@ -91,6 +96,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/stream-configs/{id}/clone", "cloneStreamConfig", "Copy a stream config")
+                .writes()
                 .answers::<StreamConfig>(200)
                 .fails(&[Code::NotFound]),
             put(clone),

@@ -11,6 +11,7 @@ use millrace_core::objects::SettingNames;
 use serde::Deserialize;
 use serde_json::Map;
 
+use crate::audit::Trail;
 use crate::errors::{ApiResult, Code};
 use crate::examples;
 use crate::extract::{JsonBody, NoBody, Params, PathId};
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections", "createConnection", "Store a connection")
+                .writes()
                 .takes::<ConnectionRequest>()
                 .example(examples::connection())
                 .answers::<Created>(201)
@@ -64,6 +66,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/connections", "deleteAllConnections", "Delete all connections")
+                .writes()
                 .confirms()
                 .answers::<Deleted>(200)
                 .fails(&[Code::Conflict]),
@@ -71,6 +74,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections/test", "testConnection", "Try a connection without storing it")
+                .reads()
                 .takes::<ConnectionRequest>()
                 .example(examples::connection())
                 .answers::<Ping>(200)
@@ -83,6 +87,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("put", "/connections/{id}", "updateConnection", "Replace a connection; absent secrets stay")
+                .writes()
                 .takes::<ConnectionRequest>()
                 .example(examples::connection())
                 .answers::<ConnectionResponse>(200)
@@ -91,17 +96,19 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/connections/{id}", "deleteConnection", "Delete a connection")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::Conflict]),
             delete(delete_one),
         )
         .add(
             op("put", "/connections/{id}/clone", "cloneConnection", "Copy a connection")
+                .writes()
                 .answers::<ConnectionResponse>(200)
                 .fails(&[Code::NotFound]),
             put(clone),
         )
-        .add(op("post", "/connections/{id}/ping", "pingConnection", "Log in once").answers::<Ping>(200).fails(DIALS), post(ping))
+        .add(op("post", "/connections/{id}/ping", "pingConnection", "Log in once").reads().answers::<Ping>(200).fails(DIALS), post(ping))
         .add(
             op("get", "/connections/{id}/ping", "pingConnectionOldMethod", "Older form of `pingConnection`")
                 .answers::<Ping>(200)
@@ -160,8 +167,9 @@ async fn list(State(state): State<AppState>, Params(Search { search }): Params<S
     }))
 }
 
-async fn create(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<Created>)> {
+async fn create(State(state): State<AppState>, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<(StatusCode, Json<Created>)> {
     let connection = parse(body, None)?;
+    trail.object(connection.id.as_str());
     state.store.create_connection(&connection).await?;
     Ok((StatusCode::CREATED, Json(Created { id: connection.id.to_string(), created: connection.created })))
 }
@@ -199,11 +207,17 @@ async fn delete_all(State(state): State<AppState>, headers: HeaderMap) -> ApiRes
     Ok(Json(Deleted { deleted: connections.len() }))
 }
 
-async fn clone(State(state): State<AppState>, PathId(id): PathId<ConnectionId>, _: NoBody) -> ApiResult<Json<ConnectionResponse>> {
+async fn clone(
+    State(state): State<AppState>,
+    PathId(id): PathId<ConnectionId>,
+    trail: Trail,
+    _: NoBody,
+) -> ApiResult<Json<ConnectionResponse>> {
     let mut connection = state.store.connection(&id).await?;
     let taken: Vec<String> = state.store.connections().await?.into_iter().map(|connection| connection.name).collect();
     connection.name = distinct(&connection.name, &taken);
     connection.id = ConnectionId::mint();
+    trail.object(connection.id.as_str());
     connection.created = chrono::Utc::now().timestamp();
     state.store.create_connection(&connection).await?;
     Ok(Json((&connection).into()))

@@ -12,6 +12,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::structure::{ASKS, answer};
+use crate::audit::Trail;
 use crate::catalogs::Topic;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
@@ -78,7 +79,12 @@ pub(super) fn routes() -> Routes {
         Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(&[Code::ObjectMissing, Code::StatementRefused])
     };
     let summarizes = |operation: Operation| {
-        operation.query(SUMMARY_QUERY).takes::<SummaryBody>().may_be_empty().example(json!({"samplePercent": 25})).answers::<TableSummary>(200)
+        operation
+            .query(SUMMARY_QUERY)
+            .takes::<SummaryBody>()
+            .may_be_empty()
+            .example(json!({"samplePercent": 25}))
+            .answers::<TableSummary>(200)
     };
     Routes::default()
         .add(
@@ -298,7 +304,7 @@ async fn summary(
     Ok(answer(state.catalogs.get(&place.connection, place.database.as_deref(), topic, asked.refresh, make).await?))
 }
 
-async fn insert(State(state): State<AppState>, place: Place, JsonBody(body): JsonBody) -> ApiResult<Json<Inserted>> {
+async fn insert(State(state): State<AppState>, place: Place, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Json<Inserted>> {
     let request: InsertRequest = read(body)?;
     check_size("inserts", request.inserts.len())?;
     let rows = request.inserts.into_iter().map(|row| row.values).collect();
@@ -307,20 +313,23 @@ async fn insert(State(state): State<AppState>, place: Place, JsonBody(body): Jso
         OnConflict::Update => RowChanges::Upsert(rows),
     };
     let changed = change(&state, &place, request.schema, changes).await?;
+    trail.rows(changed.count);
     Ok(Json(Inserted { status: "success", inserted: changed.count, rows: changed.rows }))
 }
 
-async fn edit(State(state): State<AppState>, place: Place, JsonBody(body): JsonBody) -> ApiResult<Json<Edited>> {
+async fn edit(State(state): State<AppState>, place: Place, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Json<Edited>> {
     let request: EditRequest = read(body)?;
     check_size("edits", request.edits.len())?;
     let changed = change(&state, &place, request.schema, RowChanges::Edit(request.edits)).await?;
+    trail.rows(changed.count);
     Ok(Json(Edited { status: "success", updated: changed.count, rows: changed.rows }))
 }
 
-async fn remove(State(state): State<AppState>, place: Place, JsonBody(body): JsonBody) -> ApiResult<Json<RowsDeleted>> {
+async fn remove(State(state): State<AppState>, place: Place, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Json<RowsDeleted>> {
     let request: DeleteRequest = read(body)?;
     check_size("deletes", request.deletes.len())?;
     let changed = change(&state, &place, request.schema, RowChanges::Delete(request.deletes)).await?;
+    trail.rows(changed.count);
     Ok(Json(RowsDeleted { status: "success", deleted: changed.count }))
 }
 

@@ -9,6 +9,7 @@ use millrace_core::files::{FileAnswer, FileChange, FileRequest};
 use serde_json::{Value, json};
 
 use super::files::{ASKS, TAG, ask, named, unexpected};
+use crate::audit::Trail;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::examples;
 use crate::extract::{JsonBody, read};
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Routes {
             body[*name] = value.clone();
         }
         Operation::new(method, path, id, TAG, summary)
+            .writes()
             .takes::<RowsRequest>()
             .example(body)
             .answers::<RowsChanged>(200)
@@ -42,26 +44,26 @@ pub(super) fn routes() -> Routes {
         .add(op("delete", "/files/rows/delete", "deleteFileRows", "Delete rows of one file, all or none", &[deletes]), delete(remove))
 }
 
-async fn apply(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
-    change(&state, &headers, read(body)?).await
+async fn apply(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
+    change(&state, &headers, &trail, read(body)?).await
 }
 
-async fn insert(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn insert(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("inserts", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
-async fn edit(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn edit(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("edits", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
-async fn remove(State(state): State<AppState>, headers: HeaderMap, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn remove(State(state): State<AppState>, headers: HeaderMap, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: RowsRequest = read(body)?;
     only("deletes", &request)?;
-    change(&state, &headers, request).await
+    change(&state, &headers, &trail, request).await
 }
 
 /// A path for one kind of change takes no other.
@@ -73,12 +75,13 @@ fn only(wanted: &str, request: &RowsRequest) -> ApiResult<()> {
     }
 }
 
-async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> ApiResult<Response> {
+async fn change(state: &AppState, headers: &HeaderMap, trail: &Trail, request: RowsRequest) -> ApiResult<Response> {
     let found = named(state, headers, &request.path, request.format, request.connection_id.as_deref()).await?;
     if !found.is_single {
         return Err(ApiError::new(Code::NotSupported, "only single files can be changed, not folders, patterns or manifests")
             .detail("field", "path"));
     }
+    trail.object(request.path.as_str());
     let (updated, inserted, deleted) = (request.edits.len(), request.inserts.len(), request.deletes.len());
     if updated + inserted + deleted == 0 {
         return Err(ApiError::invalid("edits", "there is nothing to change"));
@@ -93,6 +96,7 @@ async fn change(state: &AppState, headers: &HeaderMap, request: RowsRequest) -> 
     };
     match ask(state, FileRequest::Rewrite { files: found.files, change }).await? {
         FileAnswer::Rewritten { etag } => {
+            trail.rows((updated + inserted + deleted) as u64);
             let body = Json(RowsChanged { status: "success", updated, inserted, deleted });
             Ok(([(header::ETAG, format!("\"{etag}\""))], body).into_response())
         }

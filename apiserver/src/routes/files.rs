@@ -102,6 +102,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/files/summary", "summarizeFile", "Statistics of every column of a file")
+                .reads()
                 .takes::<FileReference>()
                 .example(json!({"path": examples::FILE}))
                 .answers::<FileSummary>(200),
@@ -109,6 +110,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/files/query", "queryFiles", "Run one reading statement over files")
+                .reads()
                 .takes::<FileQueryRequest>()
                 .example(json!({"query": format!("SELECT name, balance FROM read_csv('{}')", examples::FILE)}))
                 .answers::<FileQueryResponse>(200),
@@ -116,6 +118,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/files/query/columns", "describeFileQuery", "The columns of a statement over files, without running it")
+                .reads()
                 .takes::<FileQueryRequest>()
                 .example(json!({"query": format!("SELECT name, balance FROM read_csv('{}')", examples::FILE)}))
                 .answers::<FileColumnsResponse>(200),

@@ -41,6 +41,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/fs/writable", "isWritable", "Whether a folder or file of the server can be written")
+                .reads()
                 .takes::<PathRequest>()
                 .example(json!({"path": "/home/ada"}))
                 .answers::<Writable>(200)

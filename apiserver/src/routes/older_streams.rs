@@ -13,6 +13,8 @@ use millrace_core::stream::Stream;
 
 use super::configs;
 use super::streams::{CONTROLS, STARTS, begin};
+use crate::audit::Trail;
+use crate::client::Client;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::examples;
 use crate::extract::{JsonBody, NoBody, PathId, parse_id, read};
@@ -31,7 +33,7 @@ type MetricsText = ([(HeaderName, &'static str); 1], String);
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(&[Code::NotFound]);
-    let strict = |operation: Operation| operation.access(Access::Strict(StreamOperation::Operate));
+    let strict = |operation: Operation| operation.access(Access::Strict(StreamOperation::Operate)).writes();
     let metrics = |path, id, summary| op("get", path, id, summary).answers_text("text/plain");
     Routes::default()
         .add(
@@ -55,6 +57,7 @@ pub(super) fn routes() -> Routes {
         .add(
             op("post", "/streams", "createAndStart", "Store a stream config and start it")
                 .access(Access::Strict(StreamOperation::Start))
+                .writes()
                 .takes::<StreamSpec>()
                 .example(examples::config())
                 .answers::<Started>(200)
@@ -89,6 +92,8 @@ async fn current_detail(State(state): State<AppState>) -> ApiResult<Json<StreamD
 /// The id is a config's for `start`, a stream's for everything else.
 async fn act(
     State(state): State<AppState>,
+    Extension(client): Extension<Client>,
+    trail: Trail,
     PathId(id): PathId<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
@@ -96,9 +101,11 @@ async fn act(
     let ActionRequest { action } = read(body)?;
     if action == Action::Start {
         // Whoever may operate streams may not yet start one.
-        let grant = guard::authorise(&state, &headers, StreamOperation::Start).await?;
+        let grant = guard::authorise(&state, client, &headers, StreamOperation::Start).await?;
         let id: ConfigId = parse_id(&id)?;
-        return Ok(Json(Acted { id: begin(&state, &grant, &id).await?.id, status: None }));
+        let started = begin(&state, &grant, &id).await?;
+        trail.object(started.id.as_str());
+        return Ok(Json(Acted { id: started.id, status: None }));
     }
     let id: StreamId = parse_id(&id)?;
     let stream = match action {
@@ -113,6 +120,7 @@ async fn act(
 async fn create_and_start(
     State(state): State<AppState>,
     Extension(grant): Extension<Grant>,
+    trail: Trail,
     JsonBody(body): JsonBody,
 ) -> ApiResult<Json<Started>> {
     let config = configs::store(&state, body).await?;
@@ -120,7 +128,9 @@ async fn create_and_start(
     if started.is_err() {
         state.store.delete_config(&config.id).await?;
     }
-    Ok(Json(started?))
+    let started = started?;
+    trail.object(started.id.as_str());
+    Ok(Json(started))
 }
 
 async fn stop_current(State(state): State<AppState>, _: NoBody) -> ApiResult<Json<StoppedStream>> {

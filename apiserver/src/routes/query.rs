@@ -19,6 +19,7 @@ use crate::wire::query::{FederatedRequest, FederatedResponse};
 pub(super) fn routes() -> Routes {
     let example = json!({"sql": "SELECT a.name, b.total FROM pg1.public.accounts a JOIN my1.sales.orders b ON a.id = b.account_id"});
     let operation = Operation::new("post", "/query/federated", "queryFederated", "query", "Run one reading statement across connections")
+        .reads()
         .takes::<FederatedRequest>()
         .example(example)
         .answers::<FederatedResponse>(200)

@@ -16,7 +16,7 @@ use crate::examples;
 use crate::extract::{JsonBody, Params, read};
 use crate::objects::{self, Site};
 use crate::param::Param;
-use crate::route::{Operation, Routes};
+use crate::route::{Effect, Operation, Routes};
 use crate::state::AppState;
 use crate::wire::s3::{
     BucketCreated, BucketRequest, Buckets, Configured, CreateManifest, EffectiveConfig, FilterManifest, ListParams, ManifestResponse,
@@ -53,6 +53,7 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .add(
             body("post", "/files/s3/configure", "configureObjects", "Try an object store and remember it for this client")
+                .effect(Effect::Operates)
                 .takes::<SessionConfig>()
                 .example(example)
                 .answers::<Configured>(200),
@@ -92,6 +93,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             body("post", "/files/s3/buckets", "createBucket", "Make a bucket")
+                .writes()
                 .takes::<BucketRequest>()
                 .example(json!({"bucket": "exports-2026", "connectionId": examples::STORE}))
                 .answers::<BucketCreated>(201)
@@ -117,18 +119,21 @@ fn manifests() -> Routes {
         )
         .add(
             body("/files/s3/manifests/create", "createManifest", "A manifest of these files; nothing is stored")
+                .reads()
                 .takes::<CreateManifest>()
                 .example(json!({"files": [examples::OBJECT]})),
             post(create),
         )
         .add(
             body("/files/s3/manifests/filter", "filterManifest", "A manifest with some of its files; nothing is stored")
+                .reads()
                 .takes::<FilterManifest>()
                 .example(json!({"pattern": "*.csv", "manifest": examples::manifest()})),
             post(filter),
         )
         .add(
             body("/files/s3/manifests/merge", "mergeManifests", "Several manifests as one; nothing is stored")
+                .reads()
                 .takes::<MergeManifests>()
                 .example(json!({"manifests": [examples::manifest(), examples::manifest()]})),
             post(merge),
@@ -139,6 +144,7 @@ fn manifests() -> Routes {
                 "writeManifest",
                 "Store a manifest; with `If-Match` or `If-None-Match: *` only in the place of that one or none",
             )
+            .writes()
             .takes::<WriteManifest>()
             .example(json!({"manifest": examples::manifest(), "outputPath": examples::MANIFEST, "connectionId": examples::STORE}))
             .header("ETag", "names the manifest as it was stored")

@@ -10,19 +10,21 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use millrace_core::explore::RunRequest;
+use millrace_core::Error;
+use millrace_core::explore::{READ_ONLY, RunRequest};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::structure::ASKS;
+use crate::audit::Trail;
 use crate::catalogs;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::{Lease, within};
 use crate::extract::{JsonBody, read};
 use crate::place::Place;
 use crate::results::Results;
-use crate::route::{Operation, Routes};
+use crate::route::{Effect, Operation, Routes};
 use crate::sql::{self, Purpose, Ran};
 use crate::state::AppState;
 use crate::wire::sql::{ColumnsRequest, ColumnsResponse, DEFAULT_ROWS, QueryResult, SqlRequest};
@@ -48,16 +50,17 @@ const FAILS: &[Code] = &[
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(FAILS);
+    let runs = |path, id, summary| op("post", path, id, summary).effect(Effect::Runs);
     Routes::default()
         .add(
-            op("post", "/connections/{id}/query", "queryServer", "Run statements at the server, such as CREATE DATABASE")
+            runs("/connections/{id}/query", "queryServer", "Run statements at the server, such as CREATE DATABASE")
                 .takes::<SqlRequest>()
                 .example(json!({"query": "SELECT 1 AS one"}))
                 .answers::<QueryResult>(200),
             post(at_server),
         )
         .add(
-            op("post", "/connections/{id}/databases/{db}/query", "queryDatabase", "Run statements in a database")
+            runs("/connections/{id}/databases/{db}/query", "queryDatabase", "Run statements in a database")
                 .takes::<SqlRequest>()
                 .example(json!({"query": "SELECT 1 AS one; SELECT 2 AS two"}))
                 .answers::<QueryResult>(200),
@@ -70,6 +73,7 @@ pub(super) fn routes() -> Routes {
                 "describeQuery",
                 "The columns of a statement's result, without running it",
             )
+            .reads()
             .takes::<ColumnsRequest>()
             .example(json!({"query": "SELECT 1 AS one"}))
             .answers::<ColumnsResponse>(200),
@@ -85,14 +89,14 @@ async fn columns(State(state): State<AppState>, place: Place, JsonBody(body): Js
     Ok(Json(ColumnsResponse { columns: lease.settle(columns)?, status: "success" }))
 }
 
-async fn at_server(state: State<AppState>, place: Place, body: JsonBody) -> ApiResult<Response> {
+async fn at_server(state: State<AppState>, place: Place, trail: Trail, body: JsonBody) -> ApiResult<Response> {
     let lease = place.lease_at_server(&state).await?;
-    run(state.0, place, lease, body).await
+    run(state.0, place, trail, lease, body).await
 }
 
-async fn in_database(state: State<AppState>, place: Place, body: JsonBody) -> ApiResult<Response> {
+async fn in_database(state: State<AppState>, place: Place, trail: Trail, body: JsonBody) -> ApiResult<Response> {
     let lease = place.lease(&state).await?;
-    run(state.0, place, lease, body).await
+    run(state.0, place, trail, lease, body).await
 }
 
 fn check(sql: &str) -> ApiResult<()> {
@@ -105,12 +109,12 @@ fn check(sql: &str) -> ApiResult<()> {
     Ok(())
 }
 
-async fn run(state: AppState, place: Place, lease: Lease, JsonBody(body): JsonBody) -> ApiResult<Response> {
+async fn run(state: AppState, place: Place, trail: Trail, lease: Lease, JsonBody(body): JsonBody) -> ApiResult<Response> {
     let request: SqlRequest = read(body)?;
     check(&request.query)?;
     let numbers = crate::wire::data::numbers(request.numbers.as_deref())?;
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    let running = Running { state, place, lease, request, results: Results::new(numbers, sender.clone()) };
+    let running = Running { state, place, trail, lease, request, results: Results::new(numbers, sender.clone()) };
     // In a task of its own: it goes on while the response is on its way, and ends when nobody reads it any more.
     let task = tokio::spawn(async move {
         tokio::select! {
@@ -131,6 +135,7 @@ async fn run(state: AppState, place: Place, lease: Lease, JsonBody(body): JsonBo
 struct Running {
     state: AppState,
     place: Place,
+    trail: Trail,
     lease: Lease,
     request: SqlRequest,
     results: Results,
@@ -148,7 +153,7 @@ impl Running {
         let wanted = RunRequest {
             sql: std::mem::take(&mut self.request.query),
             max_rows: self.request.max_rows.unwrap_or(DEFAULT_ROWS),
-            is_read_only: self.request.read_only,
+            is_read_only: self.request.read_only || self.state.policy.is_read_only,
         };
         let started = Instant::now();
         let ran = match self.lease.explorer_for_user() {
@@ -165,11 +170,17 @@ impl Running {
         self.lease.statements();
         let outcome = ran.as_ref().map(|()| self.results.row_count()).map_err(|error| error.message().to_owned());
         self.record(&wanted.sql, duration, outcome).await;
+        self.trail.statements(self.results.commands(), &sql::without_literals(&wanted.sql));
+        self.trail.rows(self.results.row_count());
         let finished = match ran {
             Ok(()) => self.results.finish(duration).await,
             Err(error) => Err(error),
         };
-        finished.map_err(|error| Failed { earlier: self.results.earlier(), error: error.into() })
+        finished.map_err(|error| {
+            let error = if self.state.policy.is_read_only { refused_write(error) } else { error.into() };
+            self.trail.failed(error.code());
+            Failed { earlier: self.results.earlier(), error }
+        })
     }
 
     async fn record(&mut self, sql: &str, duration: u64, outcome: Result<u64, String>) {
@@ -193,6 +204,20 @@ impl Running {
         };
         sql::record(&self.state, ran, duration, outcome).await;
     }
+}
+
+/// In read-only mode, the engine's refusal of a write is the server's own.
+fn refused_write(error: Error) -> ApiError {
+    let is_write = error.detail("reason") == Some(READ_ONLY)
+        // read_only_sql_transaction; ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+        || error.detail("sqlstate") == Some("25006")
+        || error.detail("errno") == Some("1792");
+    if !is_write {
+        return error.into();
+    }
+    let statement = error.detail("statement").map(str::to_owned);
+    let refused = ApiError::new(Code::ReadOnly, format!("this server is read-only: {}", error.message()));
+    statement.into_iter().fold(refused, |refused, number| refused.detail("statement", number))
 }
 
 impl Failed {

@@ -13,6 +13,7 @@ use millrace_core::{Error, Kind};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::audit::Trail;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{NoBody, Params, PathId, parse_id};
 use crate::param::{MOST, Param};
@@ -98,6 +99,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/stream/{configId}/validate-constraints", "validateConstraints", "Validate foreign keys of a config's target")
+                .writes()
                 .answers::<ConstraintsResult>(200)
                 .fails(STARTS),
             post(validate_constraints),
@@ -110,12 +112,14 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("delete", "/stream-configs/{id}/runs", "deleteRuns", "Delete all ended runs of a config")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound]),
             delete(delete_runs),
         )
         .add(
             op("delete", "/stream-configs/{id}/runs/{runId}", "deleteRun", "Delete an ended run")
+                .writes()
                 .answers::<Deleted>(200)
                 .fails(&[Code::NotFound, Code::StreamActive]),
             delete(delete_run),
@@ -126,9 +130,12 @@ async fn start(
     State(state): State<AppState>,
     Extension(grant): Extension<Grant>,
     PathId(id): PathId<ConfigId>,
+    trail: Trail,
     _: NoBody,
 ) -> ApiResult<Json<Started>> {
-    Ok(Json(begin(&state, &grant, &id).await?))
+    let started = begin(&state, &grant, &id).await?;
+    trail.object(started.id.as_str());
+    Ok(Json(started))
 }
 
 /// Starts a config in the name of a key.

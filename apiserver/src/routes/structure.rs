@@ -12,6 +12,7 @@ use millrace_core::structure::{TableStructure, ViewStructure};
 use serde::Deserialize;
 use std::time::Duration;
 
+use crate::audit::Trail;
 use crate::catalogs::{self, Remembered, Topic};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
@@ -56,6 +57,7 @@ pub(super) fn routes() -> Routes {
         .add(op("get", "/connections/{id}/databases", "listDatabases", "All databases").answers::<Vec<DatabaseInfo>>(200), get(databases))
         .add(
             op("post", "/connections/{id}/databases", "createDatabase", "Create a database; the body is its name")
+                .writes()
                 .takes_text()
                 .example(json!("archive"))
                 .answers::<Done>(200)
@@ -71,6 +73,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/connections/{id}/databases/{db}/schemas", "createSchema", "Create a schema; the body is its name")
+                .writes()
                 .takes_text()
                 .example(json!("archive"))
                 .answers::<Done>(200)
@@ -153,15 +156,17 @@ async fn databases(State(state): State<AppState>, place: Place) -> ApiResult<Jso
     Ok(Json(lease.settle(found)?.into_iter().map(Into::into).collect()))
 }
 
-async fn create_database(State(state): State<AppState>, place: Place, TextBody(name): TextBody) -> ApiResult<Json<Done>> {
+async fn create_database(State(state): State<AppState>, place: Place, trail: Trail, TextBody(name): TextBody) -> ApiResult<Json<Done>> {
     let name = object_name(&name)?;
+    trail.object(name);
     let mut lease = place.lease_at_server(&state).await?;
     let made = within(SHORT, lease.explorer()?.create_database(name)).await;
     defined(&state, &place, &mut lease, made).await
 }
 
-async fn create_schema(State(state): State<AppState>, place: Place, TextBody(name): TextBody) -> ApiResult<Json<Done>> {
+async fn create_schema(State(state): State<AppState>, place: Place, trail: Trail, TextBody(name): TextBody) -> ApiResult<Json<Done>> {
     let name = object_name(&name)?;
+    trail.object(name);
     place.database_name()?;
     let mut lease = place.lease(&state).await?;
     let made = within(SHORT, lease.explorer()?.create_schema(name)).await;

@@ -1,18 +1,18 @@
 //! Health, defaults, the API's own description.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
+use axum::{Extension, Json};
 use serde_json::json;
 
+use crate::client::Client;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::extract::{JsonBody, NoBody, read};
-use crate::route::{Access, Operation, Routes};
+use crate::route::{Access, Effect, Operation, Routes};
 use crate::sql::{self, SqlLogging};
 use crate::state::AppState;
 use crate::wire::system::{Defaults, Health, Service, Services, SqlLoggingChange, Stopping, Version};
@@ -38,6 +38,7 @@ pub(super) fn routes() -> Routes {
         .add(op("/system/sql-logging", "getSqlLogging", "How statements are logged").answers::<SqlLogging>(200), get(sql_logging))
         .add(
             Operation::new("put", "/system/sql-logging", "updateSqlLogging", TAG, "Change how statements are logged; absent fields stay")
+                .writes()
                 .takes::<SqlLoggingChange>()
                 .example(json!({"sqlCaptureMode": "minimal"}))
                 .answers::<SqlLogging>(200)
@@ -52,6 +53,7 @@ pub(super) fn routes() -> Routes {
                 TAG,
                 "Stop the server; runs are interrupted and can be resumed. From this machine only",
             )
+            .effect(Effect::Operates)
             .answers::<Stopping>(200)
             .fails(&[Code::RouteNotFound]),
             post(shutdown),
@@ -64,6 +66,7 @@ pub(super) fn routes() -> Routes {
                 TAG,
                 "Stop the server and start it again with the same settings; runs are interrupted and can be resumed. From this machine only",
             )
+            .effect(Effect::Operates)
             .answers::<Stopping>(200)
             .fails(&[Code::RouteNotFound]),
             post(restart),
@@ -116,26 +119,27 @@ async fn change_sql_logging(State(state): State<AppState>, JsonBody(body): JsonB
 }
 
 /// Only a server that runs alone is stopped through the API, and only from its own machine.
-fn may_stop(state: &AppState, peer: SocketAddr) -> ApiResult<()> {
+fn may_stop(state: &AppState, client: Client) -> ApiResult<()> {
     if state.is_cluster {
         return Err(ApiError::new(Code::RouteNotFound, "there is no such path"));
     }
-    if !peer.ip().is_loopback() {
+    // Not the peer: behind a proxy of this machine that is trusted, everybody would be local.
+    if !client.0.is_loopback() {
         return Err(ApiError::new(Code::ForbiddenOrigin, "only callers on the server's own machine may stop it"));
     }
     Ok(())
 }
 
-async fn restart(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
-    may_stop(&state, peer)?;
+async fn restart(State(state): State<AppState>, Extension(client): Extension<Client>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    may_stop(&state, client)?;
     tracing::info!("the server begins anew, because a client asked for it");
     state.restart.store(true, Ordering::SeqCst);
     state.shutdown.cancel();
     Ok(Json(Stopping { status: "restarting" }))
 }
 
-async fn shutdown(State(state): State<AppState>, ConnectInfo(peer): ConnectInfo<SocketAddr>, _: NoBody) -> ApiResult<Json<Stopping>> {
-    may_stop(&state, peer)?;
+async fn shutdown(State(state): State<AppState>, Extension(client): Extension<Client>, _: NoBody) -> ApiResult<Json<Stopping>> {
+    may_stop(&state, client)?;
     tracing::info!("the server stops, because a client asked for it");
     state.shutdown.cancel();
     Ok(Json(Stopping { status: "shutting_down" }))

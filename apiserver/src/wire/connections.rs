@@ -229,6 +229,7 @@ fn database(mut content: Value, engine: Engine) -> ApiResult<DatabaseSpec> {
     }
     let spec: DatabaseSpec = read(content).map_err(|error| under(error, "spec.database"))?;
     check_database(&spec)?;
+    millrace_core::hosts::policy().check_name(&spec.host, "spec.database.host")?;
     Ok(spec)
 }
 

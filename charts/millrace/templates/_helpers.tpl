@@ -50,6 +50,14 @@ nats://{{ include "millrace.name" . }}-nats:4222
 {{- define "millrace.commonEnv" -}}
 - name: MILLRACE_LOG
   value: {{ .Values.logFilter | quote }}
+{{- with .Values.connections.allowedHosts }}
+- name: MILLRACE_ALLOWED_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.connections.deniedHosts }}
+- name: MILLRACE_DENIED_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- include "millrace.telemetryEnv" . }}
 {{- end -}}
 
@@ -207,6 +215,15 @@ spec:
     "alb.ingress.kubernetes.io/load-balancer-attributes" "idle_timeout.timeout_seconds=3600")
   "none" (dict)
 -}}
-{{- $annotations := merge (dict) .Values.ingress.annotations (index $known .Values.ingress.flavour) -}}
+{{- /* How the controller reaches pods that speak HTTPS. */ -}}
+{{- $protected := dict
+  "nginx" (dict "nginx.ingress.kubernetes.io/backend-protocol" "HTTPS")
+  "haproxy" (dict "haproxy.org/server-ssl" "true" "haproxy-ingress.github.io/secure-backends" "true")
+  "alb" (dict "alb.ingress.kubernetes.io/backend-protocol" "HTTPS")
+  "none" (dict)
+-}}
+{{- $flavour := index $known .Values.ingress.flavour -}}
+{{- if .Values.apiserver.tls.existingSecret }}{{ $flavour = merge (dict) $flavour (index $protected .Values.ingress.flavour) }}{{ end -}}
+{{- $annotations := merge (dict) .Values.ingress.annotations $flavour -}}
 {{- with $annotations }}{{ toYaml . }}{{ end }}
 {{- end -}}

@@ -10,18 +10,18 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// One question may take so long.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns once the API server at a URL says that it and its store can serve.
+/// Returns once the API server at a URL says that it and its store can serve; with `any_certificate` whatever certificate it shows.
 ///
 /// # Errors
 /// [`Kind::Invalid`] for something that is no such URL, [`Kind::Unreachable`] with what was answered last when the patience is over.
-pub async fn wait_until_ready(base: &str, patience: Duration) -> Result<()> {
+pub async fn wait_until_ready(base: &str, patience: Duration, any_certificate: bool) -> Result<()> {
     let is_http = base.starts_with("http://") || base.starts_with("https://");
     if !is_http || Url::parse(base).is_err() {
         return Err(Error::invalid("url", "an API server's address begins with `http://` or `https://`"));
     }
     // Fails only if there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().timeout(TIMEOUT).no_proxy().build();
+    let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_danger_accept_invalid_certs(any_certificate).build();
     let client = client.map_err(|error| Error::internal("no HTTP client").because(error))?;
     let address = format!("{}{PATH}", base.trim_end_matches('/'));
     let end = Instant::now() + patience;
@@ -69,20 +69,20 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_becomes_ready_is_waited_for() {
         let address = server(&["503 Service Unavailable", "200 OK"]).await;
-        wait_until_ready(&address, Duration::from_secs(30)).await.unwrap();
+        wait_until_ready(&address, Duration::from_secs(30), false).await.unwrap();
     }
 
     #[tokio::test]
     async fn one_that_never_becomes_ready_is_named_with_its_last_answer() {
         let address = server(&["503 Service Unavailable"]).await;
-        let error = wait_until_ready(&address, Duration::ZERO).await.unwrap_err();
+        let error = wait_until_ready(&address, Duration::ZERO, false).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unreachable);
         assert!(error.chain().contains("503"), "{}", error.chain());
     }
 
     #[tokio::test]
     async fn what_is_no_address_is_refused_at_once() {
-        let error = wait_until_ready("millrace:8020", Duration::from_secs(30)).await.unwrap_err();
+        let error = wait_until_ready("millrace:8020", Duration::from_secs(30), false).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
     }
 }

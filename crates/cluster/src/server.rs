@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use millrace_apiserver::{AppState, IdeAuth, IdempotencyKeys, ObjectSessions, named_roots};
+use millrace_apiserver::{AppState, Explorers, Front, IdeAuth, IdempotencyKeys, ObjectSessions, named_roots};
 use millrace_bus::{Nats, NatsBus, NatsConfig};
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub query: Arc<dyn QueryTier>,
     /// Set once requests are answered.
     pub ready: Ready,
+    /// How it meets its clients.
+    pub front: Front,
 }
 
 /// Serves until the token is cancelled. Browsing needs a key, as whatever is reached from elsewhere does.
@@ -60,7 +62,7 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         bus: Arc::new(NatsBus::new(nats, true)),
         live: Default::default(),
         query: config.query,
-        explorers: Default::default(),
+        explorers: Explorers::new(config.front.explorers),
         catalogs: Default::default(),
         search: Default::default(),
         entitlement: Arc::new(ClusterKeys::new(client.clone(), &config.namespace)),
@@ -68,11 +70,12 @@ pub async fn serve(config: ServerConfig, shutdown: CancellationToken) -> Result<
         sessions: Arc::new(ClusterSessions::new(client, &config.namespace)),
         files: Arc::new(FileRoots { allowed: named_roots(), denied: Vec::new() }),
         objects: ObjectSessions::default(),
+        policy: config.front.policy.clone(),
         is_cluster: true,
         restart: Default::default(),
         shutdown,
     };
     config.ready.set();
     tracing::info!(address = %config.listen, "serving");
-    millrace_apiserver::serve(listener, state).await.map_err(|error| Error::internal("the server stopped").because(error))
+    millrace_apiserver::serve(listener, state, &config.front).await.map_err(|error| Error::internal("the server stopped").because(error))
 }

@@ -234,6 +234,9 @@ pub struct ColumnSummary {
     pub null_percentage: f64,
 }
 
+/// The detail `reason` of a refusal that would not be one if more than reading were allowed.
+pub const READ_ONLY: &str = "read_only";
+
 /// Statements to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRequest {

@@ -21,6 +21,7 @@ pub mod explore;
 pub mod federation;
 pub mod files;
 pub mod fleet;
+pub mod hosts;
 pub mod id;
 pub mod json_rows;
 pub mod ledger;

@@ -12,8 +12,11 @@ use millrace_controller::ControllerConfig;
 use millrace_core::Secret;
 use millrace_core::federation::QueryTier;
 use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
+use millrace_service::AuditSink;
 use millrace_worker::pod::PodConfig;
 use tracing::Instrument as _;
+
+use crate::front::{FrontArgs, HostArgs};
 
 /// Where NATS is.
 #[derive(Debug, Args)]
@@ -85,6 +88,10 @@ pub(crate) struct ApiserverArgs {
     query_ca_file: Option<PathBuf>,
     #[command(flatten)]
     ops: OpsArgs,
+    #[command(flatten)]
+    front: FrontArgs,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 impl ApiserverArgs {
@@ -122,6 +129,8 @@ pub(crate) struct QueryArgs {
     memory_mb: u64,
     #[command(flatten)]
     ops: OpsArgs,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 fn read(argument: &str, path: &Path) -> anyhow::Result<String> {
@@ -131,6 +140,7 @@ fn read(argument: &str, path: &Path) -> anyhow::Result<String> {
 /// Answers statements until a signal.
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let _telemetry = millrace_service::init_tracing("query");
+    args.hosts.install()?;
     let shutdown = millrace_service::shutdown_on_signal()?;
     let limits = QueryLimits { concurrent: args.concurrent, memory_mb: args.memory_mb, ..QueryLimits::default() };
     let config = RemoteConfig {
@@ -193,11 +203,15 @@ pub(crate) struct WorkerArgs {
     termination_log: PathBuf,
     #[command(flatten)]
     ops: OpsArgs,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 /// Serves until a signal.
 pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
-    let _telemetry = millrace_service::init_tracing("apiserver");
+    let _telemetry = millrace_service::init_tracing_with("apiserver", AuditSink::Stdout);
+    args.hosts.install()?;
+    let front = args.front.front()?;
     let shutdown = millrace_service::shutdown_on_signal()?;
     let query = args.query_tier()?;
     let (ready, is_ready) = millrace_service::readiness();
@@ -210,6 +224,7 @@ pub(crate) async fn apiserver(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
         max_active_streams: args.max_active_streams,
         query,
         ready,
+        front,
     };
     millrace_cluster::server::serve(config, shutdown).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     Ok(ExitCode::SUCCESS)
@@ -262,6 +277,7 @@ pub(crate) async fn controller(args: ControllerArgs) -> anyhow::Result<ExitCode>
 /// Carries one task out.
 pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let _telemetry = millrace_service::init_tracing("worker");
+    args.hosts.install()?;
     let shutdown = millrace_service::shutdown_on_signal()?;
     let token = args.nats.token()?;
     let nats = args.nats.url.map(|url| (url, token));

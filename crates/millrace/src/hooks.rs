@@ -27,6 +27,9 @@ pub(crate) struct ReadyArgs {
     /// Seconds to wait
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     patience_seconds: u64,
+    /// Whatever certificate it shows: nothing secret is sent, and only whether it answers is asked
+    #[arg(long)]
+    any_certificate: bool,
 }
 
 /// Leaves a namespace so that nothing in it needs us any more.
@@ -42,6 +45,8 @@ pub(crate) async fn drain(args: DrainArgs) -> anyhow::Result<ExitCode> {
 /// Waits for an API server.
 pub(crate) async fn ready(args: ReadyArgs) -> anyhow::Result<ExitCode> {
     let patience = Duration::from_secs(args.patience_seconds);
-    millrace_cluster::ready::wait_until_ready(&args.url, patience).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    millrace_cluster::ready::wait_until_ready(&args.url, patience, args.any_certificate)
+        .await
+        .map_err(|error| anyhow::anyhow!(error.chain()))?;
     Ok(ExitCode::SUCCESS)
 }

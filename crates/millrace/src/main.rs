@@ -4,6 +4,7 @@
 
 mod cluster;
 mod copy;
+mod front;
 mod hooks;
 mod serve;
 

@@ -1,17 +1,21 @@
 //! `millrace serve` and `millrace keys`.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use millrace_apiserver::IdeAuth;
 use millrace_query::{ChildQueryTier, QueryLimits};
+use millrace_service::AuditSink;
 use millrace_standalone::keys::{KeyEntry, KeyTerms, LocalKeys, Subscription};
 use millrace_standalone::server::{Ended, EntitlementChoice, ServeConfig, default_data_dir, serve as serve_api};
 use millrace_standalone::store::Store;
+
+use crate::front::{FrontArgs, HostArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -33,6 +37,13 @@ pub(crate) struct ServeArgs {
     /// Where liveness, readiness and metrics are answered; nowhere by default
     #[arg(long, env = "MILLRACE_OPS_LISTEN", value_name = "HOST:PORT")]
     ops_listen: Option<SocketAddr>,
+    /// File to which the audit log is appended, one JSON object per line; it is part of the other records when absent
+    #[arg(long, env = "MILLRACE_AUDIT_LOG", value_name = "FILE")]
+    audit_log: Option<PathBuf>,
+    #[command(flatten)]
+    front: FrontArgs,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -136,7 +147,11 @@ fn subscription(text: &str) -> Result<Subscription, String> {
 
 /// Runs the server until a signal.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let telemetry = millrace_service::init_tracing("serve");
+    let audit = args.audit_log.as_deref().map(open_audit_log).transpose()?;
+    let telemetry = millrace_service::init_tracing_with("serve", audit.map_or(AuditSink::Records, AuditSink::File));
+    args.hosts.install()?;
+    let front = args.front.front()?;
+    let scheme = args.front.scheme();
     let shutdown = millrace_service::shutdown_on_signal()?;
     let (ready, is_ready) = millrace_service::readiness();
     if let Some(address) = args.ops_listen {
@@ -156,10 +171,11 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             (Provider::AllowAll, _) => EntitlementChoice::AllowAll,
         },
         query: Arc::new(ChildQueryTier::from_current_program(QueryLimits::default())?),
+        front,
     };
     let on_ready = |address| {
         ready.set();
-        let _ = writeln!(std::io::stdout(), "millrace listening on http://{address}");
+        let _ = writeln!(std::io::stdout(), "millrace listening on {scheme}://{address}");
         let _ = std::io::stdout().flush();
     };
     let ended = serve_api(config, shutdown, on_ready).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
@@ -179,6 +195,13 @@ fn begin_anew() -> anyhow::Error {
     };
     let error = std::process::Command::new(&program).args(std::env::args_os().skip(1)).exec();
     anyhow::Error::new(error).context(format!("`{}` cannot be started again", program.display()))
+}
+
+/// Opens the audit log for its owner alone.
+fn open_audit_log(path: &Path) -> anyhow::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let opened = File::options().create(true).append(true).mode(0o600).open(path);
+    opened.map_err(|error| anyhow::anyhow!("--audit-log `{}`: {error}", path.display()))
 }
 
 /// Manages keys, beside a running server or without one.

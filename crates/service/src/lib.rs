@@ -2,19 +2,22 @@
 //!
 //! ```text
 //!  spans ──────▶ records on stderr
+//!        ├─────▶ the audit log: stdout or a file
 //!        └─────▶ OTLP, when OTEL_EXPORTER_OTLP_ENDPOINT names a collector
 //!  instruments ▶ one meter provider ─┬▶ `/metrics` on the ops listener
 //!                                    └▶ OTLP, when it names one
 //! ```
 
+mod audit;
 pub mod metrics;
 mod ops;
 mod otlp;
 mod process;
 mod trace;
 
+pub use audit::{AUDIT, AuditSink};
 pub use ops::{Ready, readiness, serve_ops};
-pub use trace::{Telemetry, continue_trace, init_tracing, traceparent};
+pub use trace::{Telemetry, continue_trace, init_tracing, init_tracing_with, traceparent};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

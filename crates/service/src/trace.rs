@@ -19,6 +19,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::audit::{AUDIT, AuditSink};
 use crate::{metrics, otlp};
 
 /// Which records are written: `MILLRACE_LOG=debug`, `MILLRACE_LOG=millrace_worker=trace,info`.
@@ -52,6 +53,11 @@ impl Drop for Telemetry {
 /// Writes records to stderr (for people on a terminal, as JSON lines otherwise), measures, and exports both as `OTEL_*` variables say: without an
 /// endpoint nothing leaves the process. Called once, inside the runtime; a second call, as tests make it, keeps the first subscriber.
 pub fn init_tracing(role: &str) -> Telemetry {
+    init_tracing_with(role, AuditSink::Records)
+}
+
+/// As [`init_tracing`], with the audit log in a place of its own.
+pub fn init_tracing_with(role: &str, audit: AuditSink) -> Telemetry {
     let resource = resource(role);
     let spans = otlp::span_exporter();
     let traces = spans.as_ref().ok().and_then(Option::as_ref).is_some();
@@ -77,7 +83,10 @@ pub fn init_tracing(role: &str) -> Telemetry {
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(OURS)))
             .with_filter(LevelFilter::INFO)
     });
-    let _ = tracing_subscriber::registry().with(records.with_filter(filter)).with(exported).try_init();
+    let has_audit = audit.is_apart();
+    let here = filter_fn(move |metadata| !has_audit || metadata.target() != AUDIT);
+    let records = records.with_filter(filter).with_filter(here);
+    let _ = tracing_subscriber::registry().with(records).with(exported).with(audit.layer()).try_init();
     let metrics = match otlp::metric_exporter() {
         Ok(exporter) => metrics::install(resource, exporter),
         Err(error) => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millrace_apiserver::{AppState, IdeAuth, ObjectSessions, Sessions, named_roots};
+use millrace_apiserver::{AppState, Explorers, Front, IdeAuth, ObjectSessions, Sessions, named_roots};
 use millrace_core::entitlement::Entitlement;
 use millrace_core::federation::QueryTier;
 use millrace_core::files::FileRoots;
@@ -34,6 +34,8 @@ pub struct ServeConfig {
     pub entitlement: EntitlementChoice,
     /// Runs federated statements.
     pub query: Arc<dyn QueryTier>,
+    /// How it meets its clients.
+    pub front: Front,
 }
 
 /// Who knows keys.
@@ -100,7 +102,7 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         bus,
         live: Default::default(),
         query: config.query,
-        explorers: Default::default(),
+        explorers: Explorers::new(config.front.explorers),
         catalogs: Default::default(),
         search: Default::default(),
         entitlement,
@@ -109,11 +111,12 @@ pub async fn serve(config: ServeConfig, shutdown: CancellationToken, on_ready: i
         files: Arc::new(roots(&config.data_dir)),
         objects: ObjectSessions::default(),
         idempotency: Default::default(),
+        policy: config.front.policy.clone(),
         is_cluster: false,
         shutdown,
     };
     on_ready(address);
-    let served = millrace_apiserver::serve(listener, state).await;
+    let served = millrace_apiserver::serve(listener, state, &config.front).await;
     orchestrator.shut_down().await;
     // The last records are written within the journal's patience.
     let _ = tokio::time::timeout(journal::GRACE, journal).await;

@@ -1,12 +1,18 @@
 //! Attaches sources, read-only, and then closes every other way out.
 
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 
 use duckdb::Connection;
 use millrace_core::connection::SslMode;
+use millrace_core::hosts::{HostPolicy, REASON};
 
-use crate::wire::{FailedKind, Failure, Request, Source, SourceEngine};
+use crate::wire::{FailedKind, Failure, HOST, Request, Source, SourceEngine};
+
+/// How long one of several addresses may take to answer.
+const DIAL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Attaches one source under its alias.
 pub(super) fn attach(connection: &Connection, source: &Source, request: &Request) -> Result<(), Failure> {
@@ -15,9 +21,16 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
     let secret = identifier(&format!("secret_{}", source.alias));
     let protection = protection(source, &request.temp_dir)
         .map_err(|error| Failure::new(FailedKind::Internal, format!("the certificates cannot be kept for the query: {error}")))?;
-    let (kind, place) = match source.engine {
-        SourceEngine::Postgres => ("postgres", format!("application_name={tag}{protection}")),
-        SourceEngine::MySql => ("mysql", protection.trim_start().to_owned()),
+    let address = address(source, request)?;
+    let (kind, host, place) = match source.engine {
+        // libpq dials the address and checks the certificate by the name.
+        SourceEngine::Postgres => ("postgres", source.host.clone(), format!("application_name={tag} hostaddr={address}{protection}")),
+        // This driver knows no such pair. Where the certificate's name counts, it also keeps other hosts from answering in this one's place.
+        SourceEngine::MySql => {
+            let is_named = source.tls.as_ref().is_some_and(|tls| tls.mode == SslMode::VerifyFull);
+            let host = if is_named { source.host.clone() } else { address.to_string() };
+            ("mysql", host, protection.trim_start().to_owned())
+        }
     };
     let database = match (source.engine, &source.database) {
         (_, Some(database)) => format!(", DATABASE {}", literal(database)),
@@ -27,7 +40,7 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
     let statements = [
         format!(
             "CREATE SECRET {secret} (TYPE {kind}, HOST {}, PORT {}, USER {}, PASSWORD {}{database})",
-            literal(&source.host),
+            literal(&host),
             source.port,
             literal(&source.user),
             literal(&source.password),
@@ -36,6 +49,19 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
         format!("DROP SECRET {secret}"),
     ];
     statements.iter().try_for_each(|statement| connection.execute_batch(statement)).map_err(|error| cannot_attach(source, &error))
+}
+
+/// An address of a source that may be dialled.
+fn address(source: &Source, request: &Request) -> Result<IpAddr, Failure> {
+    let policy = HostPolicy::parse(&request.allowed_hosts, &request.denied_hosts);
+    let found = policy.and_then(|policy| policy.resolve_blocking(&source.host, source.port, HOST)).map_err(|error| {
+        let kind = if error.detail("reason") == Some(REASON) { FailedKind::HostRefused } else { FailedKind::Unreachable };
+        Failure::new(kind, format!("`{}`: {}", source.alias, error.message()))
+    })?;
+    // A name often has both kinds, and servers often listen on one only: the first that somebody answers at.
+    let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, DIAL_WITHIN).is_ok();
+    let chosen = if found.len() > 1 { found.iter().find(answers) } else { None };
+    Ok(chosen.or(found.first()).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip))
 }
 
 /// The transport's part of the connection string. Certificates go through files of this query's own directory, because the drivers read them there.

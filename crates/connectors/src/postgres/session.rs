@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::{Connection, DatabaseSpec};
 use millrace_core::connector::{DatabaseEntry, Session};
-use millrace_core::{Error, Kind, Result};
+use millrace_core::{Error, Kind, Result, hosts};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::config::SslMode;
@@ -18,6 +18,8 @@ use super::error::{cannot_connect, classify};
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where a connection's host stands.
+const HOST: &str = "spec.database.host";
 
 /// The database that every server has, for connections that name none.
 pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
@@ -36,7 +38,6 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
     let tls = tls::client_config(connection)?;
     let mut config = Config::new();
     config
-        .host(&spec.host)
         .port(spec.port)
         .user(&spec.username)
         .dbname(database)
@@ -50,6 +51,10 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         config.password(password.expose());
     }
     let dial = async {
+        // The driver dials these addresses and knows the name by which the server's certificate is checked.
+        for address in hosts::resolve(&spec.host, spec.port, HOST).await? {
+            config.host(&spec.host).hostaddr(address.ip());
+        }
         match tls {
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(|error| cannot_connect(&place, error))?;

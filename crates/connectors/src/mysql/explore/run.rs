@@ -1,6 +1,6 @@
 //! Statements of users, one after the other.
 
-use millrace_core::explore::{ResultColumn, ResultSink, RunRequest, StatementEnd};
+use millrace_core::explore::{READ_ONLY, ResultColumn, ResultSink, RunRequest, StatementEnd};
 use millrace_core::value::{RowEncoder as _, ValueRef};
 use millrace_core::{Error, Kind, Result};
 use sqlparser::dialect::MySqlDialect;
@@ -30,7 +30,7 @@ impl MySqlExplorer {
         self.is_clean = false;
         let statements = statements::split(&MySqlDialect {}, &request.sql);
         if request.is_read_only {
-            statements::check_reading(&statements)?;
+            statements::check_reading(&statements).map_err(|error| error.with("reason", READ_ONLY))?;
             check_no_files(&statements)?;
             self.wire().execute_text("SET SESSION TRANSACTION READ ONLY").await?;
         }
@@ -146,7 +146,7 @@ impl MySqlExplorer {
 /// A transaction that cannot write still lets the server write files. Comments that the server executes could hide them.
 fn check_no_files(statements: &[Statement]) -> Result<()> {
     for (number, statement) in (1..).zip(statements) {
-        let refused = |text: &'static str| Err(Error::new(Kind::StatementRefused, text).with("statement", format!("{number}")));
+        let refused = |text: &'static str| Err(refusal(text).with("statement", format!("{number}")));
         let Ok(tokens) = Tokenizer::new(&MySqlDialect {}, &statement.text).tokenize() else {
             return refused("only statements that can be told apart into words are allowed here");
         };
@@ -163,6 +163,10 @@ fn check_no_files(statements: &[Statement]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn refusal(text: &'static str) -> Error {
+    Error::new(Kind::StatementRefused, text).with("reason", READ_ONLY)
 }
 
 fn is_file_word(word: &str) -> bool {

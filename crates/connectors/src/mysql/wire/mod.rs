@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_core::connection::{Connection, DatabaseSpec};
-use millrace_core::{Error, Kind, Result};
+use millrace_core::{Error, Kind, Result, hosts};
 use mysql_common::constants::CapabilityFlags;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -36,6 +36,8 @@ use buffer::PacketBuffer;
 
 /// How long a dial with its handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where a connection's host stands.
+const HOST: &str = "spec.database.host";
 
 /// The largest payload of one packet; longer ones are sent in parts.
 const MAX_PAYLOAD: usize = 0xFF_FFFF;
@@ -110,7 +112,8 @@ impl Wire {
     }
 
     async fn dial(spec: &DatabaseSpec, tls: Option<Arc<ClientConfig>>, place: &str, database: Option<&str>) -> Result<Self> {
-        let stream = TcpStream::connect((spec.host.as_str(), spec.port))
+        let addresses = hosts::resolve(&spec.host, spec.port, HOST).await?;
+        let stream = TcpStream::connect(addresses.as_slice())
             .await
             .map_err(|error| Error::new(Kind::Unreachable, format!("cannot connect to `{place}`")).because(error))?;
         stream.set_nodelay(true).map_err(|error| io_error(place, error))?;

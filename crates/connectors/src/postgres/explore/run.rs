@@ -4,7 +4,7 @@
 //! that the server makes no more rows than are wanted; everything else that answers rows runs to its end.
 
 use futures::StreamExt as _;
-use millrace_core::explore::{AffectedObject, ResultColumn, ResultSink, RunRequest, StatementEnd};
+use millrace_core::explore::{AffectedObject, READ_ONLY, ResultColumn, ResultSink, RunRequest, StatementEnd};
 use millrace_core::{Error, Kind, Result};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Column, SimpleQueryMessage};
@@ -95,7 +95,7 @@ async fn one(explorer: &mut PgExplorer, statement: &Statement<'_>, request: &Run
 /// What a session cannot do for its user.
 fn refuse(statement: &Statement<'_>, is_read_only: bool) -> Result<()> {
     let words = &statement.words;
-    let refused = |text: &'static str| Err(Error::new(Kind::StatementRefused, text));
+    let refused = |text: &'static str| Err::<(), _>(Error::new(Kind::StatementRefused, text));
     let is_copy = statement.first == "COPY";
     if is_copy && words.iter().any(|word| word == "STDIN" || word == "STDOUT") {
         return refused("`COPY` from or to the client is not possible here; copy with a convert stream, or export the result");
@@ -103,6 +103,7 @@ fn refuse(statement: &Statement<'_>, is_read_only: bool) -> Result<()> {
     if !is_read_only {
         return Ok(());
     }
+    let refused = |text: &'static str| refused(text).map_err(|error| error.with("reason", READ_ONLY));
     let controls = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE"];
     if controls.contains(&statement.first.as_str())
         || (statement.first == "PREPARE" && words.get(1).is_some_and(|word| word == "TRANSACTION"))

@@ -1,0 +1,306 @@
+//! The front door: accepts connections, gives their requests' heads a deadline, and lets requests under way end.
+//!
+//! ```text
+//!  room for one more? ─▶ accept ─▶ [TLS: hello within `head`; plain HTTP gets a 400] ─▶ HTTP/1.1 ─▶ router
+//!                                                                                        │ head within `head` of its first byte
+//!                                                                                        └ the next one within `idle`, else closed
+//! ```
+//!
+//! The server's library knows one limit for both kinds of waiting. They are kept apart here, because a proxy holds idle connections open for good reasons, while a
+//! head that trickles in is an attack.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::tls::{self, Tls};
+
+/// How long a failed accept, mostly for want of file descriptors, is waited out.
+const REST: Duration = Duration::from_millis(200);
+/// At a shutdown, what has sent no whole head is let go after this time.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoorLimits {
+    /// From a head's first byte to its end; for a connection's first head, and for TLS, from the connection's beginning.
+    pub head: Duration,
+    /// Between two requests on a connection.
+    pub idle: Duration,
+    /// Connections at once; others wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        // Below the usual 1,024 file descriptors of a process, which also has databases to talk to.
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), connections: 800 }
+    }
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+struct Door {
+    router: Router,
+    limits: DoorLimits,
+    tls: Option<Arc<Tls>>,
+    shutdown: CancellationToken,
+}
+
+/// Serves until the token is cancelled and all requests under way are answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: DoorLimits,
+    tls: Option<Arc<Tls>>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().follow(shutdown.clone()));
+    }
+    let door = Door { router, limits, tls, shutdown: shutdown.clone() };
+    let room = Arc::new(Semaphore::new(limits.connections.max(1)));
+    let visitors = TaskTracker::new();
+    loop {
+        let next = async {
+            let place = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, peer)| (place, stream, peer))
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((place, stream, peer)) => {
+                let door = door.clone();
+                visitors.spawn(async move {
+                    door.greet(stream, peer).await;
+                    drop(place);
+                });
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+    drop(listener);
+    visitors.close();
+    visitors.wait().await;
+    Ok(())
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+impl Door {
+    async fn greet(self, stream: TcpStream, peer: SocketAddr) {
+        // Events are small and wanted at once.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else { return self.converse(stream, peer).await };
+        let hello = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            hello = tokio::time::timeout(self.limits.head, tls::hello(tls, stream)) => hello,
+        };
+        match hello {
+            Ok(Ok(protected)) => self.converse(protected, peer).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a client did not get to TLS"),
+            Err(_) => tracing::debug!("a client did not say what TLS needs in time"),
+        }
+    }
+
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: SocketAddr) {
+        let clock = Arc::new(Clock::new());
+        let (router, of_requests) = (self.router, clock.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let turn = Turn::begin(&of_requests);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = router.clone().oneshot(request);
+            async move { answer.await.map(|response| response.map(|body| Answer { body, _turn: turn })) }
+        });
+        let io = TokioIo::new(Watched { stream, clock: clock.clone() });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(self.limits.idle.max(self.limits.head));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+        let mut ends_at = None;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke");
+                    }
+                    return;
+                }
+                () = self.shutdown.cancelled(), if ends_at.is_none() => {
+                    ends_at = Some(Instant::now() + FAREWELL);
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = tokio::time::sleep(clock.pause(&self.limits, ends_at)) => {
+                    if clock.is_overdue(&self.limits, ends_at) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// A head is on its way, since then.
+    Head(Instant),
+    /// A request is being answered.
+    Busy,
+    /// All was answered then.
+    Idle(Instant),
+}
+
+#[derive(Debug)]
+struct Clock(Mutex<Phase>);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Mutex::new(Phase::Head(Instant::now())))
+    }
+
+    fn change(&self, to: impl FnOnce(Phase) -> Phase) {
+        // Whole after every statement.
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *phase = to(*phase);
+    }
+
+    /// Bytes have come.
+    fn hear(&self) {
+        self.change(|phase| match phase {
+            Phase::Idle(_) => Phase::Head(Instant::now()),
+            other => other,
+        });
+    }
+
+    fn deadline(&self, limits: &DoorLimits, ends_at: Option<Instant>) -> Option<Instant> {
+        let due = match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Busy => return None,
+            Phase::Head(since) => since + limits.head,
+            Phase::Idle(since) => since + limits.idle,
+        };
+        Some(ends_at.map_or(due, |end| due.min(end)))
+    }
+
+    fn is_overdue(&self, limits: &DoorLimits, ends_at: Option<Instant>) -> bool {
+        self.deadline(limits, ends_at).is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Until somebody looks again: the phase changes meanwhile, so a quarter of the shorter limit at most.
+    fn pause(&self, limits: &DoorLimits, ends_at: Option<Instant>) -> Duration {
+        let most = limits.head.min(limits.idle) / 4;
+        let left = self.deadline(limits, ends_at).map_or(most, |deadline| deadline.saturating_duration_since(Instant::now()));
+        left.min(most).max(Duration::from_millis(10))
+    }
+}
+
+/// A request from its head's end to its answer's end, however that comes.
+struct Turn(Arc<Clock>);
+
+impl Turn {
+    fn begin(clock: &Arc<Clock>) -> Self {
+        clock.change(|_| Phase::Busy);
+        Self(clock.clone())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.change(|_| Phase::Idle(Instant::now()));
+    }
+}
+
+/// An answer's body; dropped when all of it is on its way.
+struct Answer {
+    body: Body,
+    _turn: Turn,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose bytes are noticed.
+struct Watched<S> {
+    stream: S,
+    clock: Arc<Clock>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            this.clock.hear();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,113 @@
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+struct Served {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+const LIMITS: DoorLimits = DoorLimits { head: Duration::from_millis(400), idle: Duration::from_millis(1500), connections: 4 };
+
+async fn serve_with(limits: DoorLimits) -> Served {
+    let slow = || async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        "late"
+    };
+    let router = Router::new()
+        .route("/quick", get(|| async { "here" }))
+        .route("/slow", get(slow))
+        .route("/body", post(|body: Bytes| async { body }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, router, limits, None, shutdown.clone()));
+    Served { address, shutdown, task }
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    heard(stream).await
+}
+
+/// What comes next; empty when the connection is closed.
+async fn heard(stream: &mut TcpStream) -> String {
+    let mut answer = vec![0; 4096];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await.unwrap().unwrap_or(0);
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_is_cut_off_and_an_idle_connection_lives_longer() {
+    let served = serve_with(LIMITS).await;
+    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    let mut halting = TcpStream::connect(served.address).await.unwrap();
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut idle, "/quick").await.ends_with("here"));
+    let began = Instant::now();
+    let drip = async {
+        for byte in b"GET /quick HTTP/1.1\r\nHost: x\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" {
+            if halting.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if began.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+        }
+        heard(&mut halting).await
+    };
+    assert_eq!(drip.await, "");
+    assert_eq!(heard(&mut silent).await, "");
+    assert!(began.elapsed() < Duration::from_millis(1400), "{:?}", began.elapsed());
+    // Meanwhile the idle one has waited for longer than a head may take.
+    assert!(ask(&mut idle, "/quick").await.ends_with("here"));
+    assert_eq!(heard(&mut idle).await, "", "idle for too long");
+}
+
+#[tokio::test]
+async fn a_second_head_has_the_same_limit_as_the_first() {
+    let served = serve_with(LIMITS).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut stream, "/quick").await.ends_with("here"));
+    let began = Instant::now();
+    stream.write_all(b"GET /quick HT").await.unwrap();
+    assert_eq!(heard(&mut stream).await, "");
+    assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_may_take_longer_than_a_head() {
+    let served = serve_with(LIMITS).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut stream, "/slow").await.ends_with("late"));
+}
+
+#[tokio::test]
+async fn requests_under_way_are_answered_at_a_shutdown_and_nobody_else_is_waited_for() {
+    let served = serve_with(DoorLimits { head: Duration::from_secs(60), idle: Duration::from_secs(60), ..LIMITS }).await;
+    let mut busy = TcpStream::connect(served.address).await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut halting = TcpStream::connect(served.address).await.unwrap();
+    halting.write_all(b"GET /slow HT").await.unwrap();
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut idle, "/quick").await.ends_with("here"));
+    served.shutdown.cancel();
+    assert!(heard(&mut busy).await.ends_with("late"));
+    tokio::time::timeout(Duration::from_secs(5), served.task).await.unwrap().unwrap().unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_until_one_goes() {
+    let served = serve_with(DoorLimits { head: Duration::from_secs(60), connections: 2, ..LIMITS }).await;
+    let held = [TcpStream::connect(served.address).await.unwrap(), TcpStream::connect(served.address).await.unwrap()];
+    let mut third = TcpStream::connect(served.address).await.unwrap();
+    third.write_all(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    assert!(tokio::time::timeout(Duration::from_millis(300), third.read(&mut byte)).await.is_err(), "it was answered");
+    drop(held);
+    assert!(heard(&mut third).await.ends_with("here"));
+}
