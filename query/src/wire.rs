@@ -1,6 +1,7 @@
 //! What passes between the server and a child: one JSON line each way. Secrets travel in the request, over stdin, and nowhere else.
 
 use millrace_core::connection::SslMode;
+use millrace_core::federation::Want;
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::{Error, Kind};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) threads: u32,
     pub(crate) max_rows: u64,
     pub(crate) temp_dir: String,
+    #[serde(default)]
+    pub(crate) want: Want,
 }
 
 /// A source under its alias.
@@ -68,7 +71,7 @@ pub(crate) enum SourceEngine {
 /// The child's answer.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Rows { columns: Vec<String>, rows: Vec<Vec<Value>> },
+    Rows { columns: Vec<String>, rows: Vec<Vec<Value>>, is_cut: bool },
     Files(Box<FileAnswer>),
     Failed { kind: FailedKind, message: String },
 }
