@@ -14,8 +14,8 @@ use crate::state::{AppState, IdeAuth};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Request headers that clients of other loopback origins may send.
-const ALLOWED_HEADERS: &str =
-    "content-type, idempotency-key, if-match, last-event-id, x-api-key, x-confirm-delete, x-install-id, x-request-id";
+const ALLOWED_HEADERS: &str = "content-type, idempotency-key, if-match, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id, x-api-key, x-confirm-delete, \
+     x-install-id, x-request-id";
 
 /// Gives every response the request's id, minting one where the client sent none.
 pub(crate) async fn request_id(request: Request, next: Next) -> Response {
@@ -115,7 +115,10 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert("access-control-allow-credentials", HeaderValue::from_static("true"));
     headers.insert("access-control-allow-methods", HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"));
     headers.insert("access-control-allow-headers", HeaderValue::from_static(ALLOWED_HEADERS));
-    headers.insert("access-control-expose-headers", HeaderValue::from_static("ETag, Idempotency-Replayed, X-Cache, X-Request-ID"));
+    headers.insert(
+        "access-control-expose-headers",
+        HeaderValue::from_static("ETag, Idempotency-Replayed, Mcp-Session-Id, X-Cache, X-Request-ID"),
+    );
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  request ─▶ guard (request id, host, origin) ─▶ [key, as the endpoint asks] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
 //!                                                     wire/<group>: request and response types only
+//!                                                     └─▶ /mcp: tools for language models, over the functions of the same routes
 //! ```
 
 mod alias;
@@ -11,9 +12,11 @@ mod coverage;
 mod errors;
 mod explorers;
 mod extract;
+mod folders;
 mod guard;
 mod idempotency;
 mod live;
+mod mcp;
 pub mod metrics;
 mod place;
 mod results;
@@ -44,6 +47,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub fn router(state: AppState) -> Router {
     routes::all()
         .router(&state)
+        .merge(mcp::router(&state))
         .fallback(|| async { ApiError::new(Code::RouteNotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))

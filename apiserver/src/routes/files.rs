@@ -191,10 +191,15 @@ async fn etag(files: &FileSet) -> ApiResult<String> {
 }
 
 async fn meta(State(state): State<AppState>, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {
-    let files = files(&state, &params.path, params.format, params.connection_id.as_deref()).await?;
+    Ok(Json(metadata_of(&state, params).await?))
+}
+
+/// What files hold.
+pub(crate) async fn metadata_of(state: &AppState, params: FileParams) -> ApiResult<FileMetadata> {
+    let files = files(state, &params.path, params.format, params.connection_id.as_deref()).await?;
     let size = files.paths.iter().filter_map(|path| Path::new(path).metadata().ok()).map(|found| found.len()).sum();
     let (format, count) = (files.format, files.paths.len());
-    let FileAnswer::Described(found) = ask(&state, FileRequest::Describe { files, with_stats: params.stats }).await? else {
+    let FileAnswer::Described(found) = ask(state, FileRequest::Describe { files, with_stats: params.stats }).await? else {
         return Err(unexpected());
     };
     let mut format_info = Map::new();
@@ -203,7 +208,7 @@ async fn meta(State(state): State<AppState>, Params(params): Params<FileParams>)
         format_info.insert("rowGroups".into(), json!(groups));
         format_info.insert("compression".into(), json!(found.compression));
     }
-    Ok(Json(FileMetadata {
+    Ok(FileMetadata {
         path: params.path,
         format,
         size,
@@ -212,12 +217,18 @@ async fn meta(State(state): State<AppState>, Params(params): Params<FileParams>)
         columns: found.columns.into_iter().map(Into::into).collect(),
         format_info,
         csv_dialect: found.dialect.map(Into::into),
-        json_structure: found.is_array.map(|is_array| JsonStructure { root_type: if is_array { "array" } else { "object" } }),
-    }))
+        json_structure: found.is_array.map(|is_array| JsonStructure::new(is_array, found.shape.unwrap_or_default())),
+    })
 }
 
 async fn data(State(state): State<AppState>, Params(params): Params<FileParams>) -> ApiResult<Response> {
-    let files = files(&state, &params.path, params.format, params.connection_id.as_deref()).await?;
+    let (etag, rows) = rows_of(&state, &params).await?;
+    Ok(([(header::ETAG, format!("\"{etag}\""))], Json(file_data(rows))).into_response())
+}
+
+/// Rows of files, and the etag that the files have.
+pub(crate) async fn rows_of(state: &AppState, params: &FileParams) -> ApiResult<(String, FileRows)> {
+    let files = files(state, &params.path, params.format, params.connection_id.as_deref()).await?;
     let mut limit = params.limit.min(MOST_ROWS);
     if params.max_rows > 0 {
         limit = limit.min(params.max_rows.saturating_sub(params.offset));
@@ -225,18 +236,18 @@ async fn data(State(state): State<AppState>, Params(params): Params<FileParams>)
     let page = FilePage {
         limit,
         offset: params.offset,
-        order: order(&params)?,
+        order: order(params)?,
         condition: params.condition.clone(),
         with_total: !params.skip_count,
     };
     for _ in 0..READS {
         let before = etag(&files).await?;
-        let FileAnswer::Rows(rows) = ask(&state, FileRequest::Page { files: files.clone(), page: page.clone() }).await? else {
+        let FileAnswer::Rows(rows) = ask(state, FileRequest::Page { files: files.clone(), page: page.clone() }).await? else {
             return Err(unexpected());
         };
         // Rows of one file, not of two: what changed meanwhile is read again.
         if etag(&files).await? == before {
-            return Ok(([(header::ETAG, format!("\"{before}\""))], Json(file_data(rows))).into_response());
+            return Ok((before, rows));
         }
     }
     Err(ApiError::new(Code::FileChanged, "the file changes while it is read; try again"))

@@ -2,14 +2,14 @@
 
 mod configs;
 mod connections;
-mod data;
-mod files;
-mod fs;
+pub(crate) mod data;
+pub(crate) mod files;
+pub(crate) mod fs;
 mod logs;
-mod query;
-mod sql;
-mod streams;
-mod structure;
+pub(crate) mod query;
+pub(crate) mod sql;
+pub(crate) mod streams;
+pub(crate) mod structure;
 mod system;
 mod user;
 

@@ -219,7 +219,7 @@ pub async fn the_openapi_document_is_valid_and_names_what_every_route_answers(pl
             "{method} {path}: {answer:?}"
         );
     }
-    assert_eq!(ids.len(), 103);
+    assert_eq!(ids.len(), 105);
     let text = document.to_string();
     assert!(!text.contains("$defs") && !text.contains("\"const\""));
 }

@@ -7,6 +7,7 @@ pub mod calls;
 pub mod ide;
 pub mod refusals;
 pub mod runs;
+pub mod tools;
 
 use std::time::Duration;
 
