@@ -110,6 +110,10 @@ impl Explorers {
     ///
     /// Errors: those of [`millrace_core::connector::Connector::explore`]; [`Kind::ServerExhausted`] if too many requests use the connection.
     pub(crate) async fn lease(&self, connection: &Connection, database: Option<&str>) -> Result<Lease> {
+        if connection.database().is_none() {
+            let text = format!("this request needs a database, and the connection is of type `{}`", connection.engine.as_str());
+            return Err(Error::not_supported("connectionId", text));
+        }
         self.0.sweeper.get_or_init(|| sweep(&self.0));
         let most = self.0.limits.per_connection;
         let busy = || {

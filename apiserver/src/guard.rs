@@ -16,8 +16,8 @@ use crate::state::{AppState, IdeAuth};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Request headers that clients of other loopback origins may send.
-const ALLOWED_HEADERS: &str =
-    "content-type, idempotency-key, if-match, last-event-id, x-api-key, x-confirm-delete, x-install-id, x-request-id";
+const ALLOWED_HEADERS: &str = "content-type, idempotency-key, if-match, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id, x-api-key, x-confirm-delete, \
+     x-install-id, x-request-id";
 
 /// Notes who asks, and gives every response the request's id, minting one where the client sent none.
 pub(crate) async fn introduce(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -167,7 +167,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert("access-control-allow-headers", HeaderValue::from_static(ALLOWED_HEADERS));
     headers.insert(
         "access-control-expose-headers",
-        HeaderValue::from_static("ETag, Idempotency-Replayed, Retry-After, X-Cache, X-Request-ID"),
+        HeaderValue::from_static("ETag, Idempotency-Replayed, Mcp-Session-Id, Retry-After, X-Cache, X-Request-ID"),
     );
     headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     headers.append(VARY, HeaderValue::from_static("Origin"));

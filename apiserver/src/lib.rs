@@ -3,6 +3,7 @@
 //! ```text
 //!  door (TLS, deadlines) ─▶ guard (request id, host, origin) ─▶ [key, as the endpoint asks] ─▶ routes/<group> ─▶ store · orchestrator · bus · query tier
 //!                                                     wire/<group>: request and response types only
+//!                                                     └─▶ /mcp: tools for language models, over the functions of the same routes
 //! ```
 
 mod alias;
@@ -15,10 +16,12 @@ mod errors;
 mod examples;
 mod explorers;
 mod extract;
+mod folders;
 mod guard;
 mod guesses;
 mod idempotency;
 mod live;
+mod mcp;
 pub mod metrics;
 mod objects;
 mod openapi;
@@ -62,6 +65,7 @@ pub fn router(state: AppState) -> Router {
     routes::all()
         .router(&state)
         .merge(routes::swagger::assets())
+        .merge(mcp::router(&state))
         .fallback(|| async { ApiError::new(Code::RouteNotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed, "this path does not take this method") })
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::same_place))

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
-use millrace_core::connection::{Connection, Engine};
+use millrace_core::connection::{Connection, ConnectionSpec, Engine};
 use millrace_core::id::ConnectionId;
 use millrace_core::structure::ObjectName;
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::Lease;
 use crate::extract::parse_id;
+use crate::folders;
 use crate::state::AppState;
 
 /// The connection that a path names as `{id}`, and the database as `{db}` or `?database=`; the connection's default without either.
@@ -35,21 +36,47 @@ impl FromRequestParts<AppState> for Place {
         let named: Query<Named> =
             Query::from_request_parts(parts, state).await.map_err(|error| ApiError::invalid("", error.body_text()))?;
         let param = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
-        let id: ConnectionId = parse_id(&param("id").unwrap_or_default())?;
-        let connection = state.store.connection(&id).await?;
-        let default = connection.database().and_then(|spec| spec.database.clone());
-        let database = param("db").or_else(|| named.0.database.clone()).or(default);
-        let schema = named.0.schema.filter(|schema| !schema.is_empty());
-        if schema.is_some() && connection.engine == Engine::MySql && schema != database {
-            return Err(ApiError::invalid("schema", "MySQL has no schemas; leave `schema` out"));
-        }
-        let schema = schema.filter(|_| connection.engine != Engine::MySql);
-        let object = param("table").or_else(|| param("view")).map(|name| ObjectName { schema, name });
-        Ok(Self { connection, database, object })
+        let names = PlaceNames {
+            connection: param("id").unwrap_or_default(),
+            database: param("db").or_else(|| named.0.database.clone()),
+            schema: named.0.schema,
+            object: param("table").or_else(|| param("view")),
+        };
+        Self::of(state, names).await
     }
 }
 
+/// How a request names a place.
+#[derive(Debug, Default)]
+pub(crate) struct PlaceNames {
+    pub(crate) connection: String,
+    pub(crate) database: Option<String>,
+    pub(crate) schema: Option<String>,
+    pub(crate) object: Option<String>,
+}
+
 impl Place {
+    /// The place of these names; the connection's default database if none is named.
+    pub(crate) async fn of(state: &AppState, names: PlaceNames) -> ApiResult<Self> {
+        let id: ConnectionId = parse_id(&names.connection)?;
+        let connection = state.store.connection(&id).await?;
+        let default = match &connection.spec {
+            ConnectionSpec::Files(_) => Some(folders::ITSELF.to_owned()),
+            _ => connection.database().and_then(|spec| spec.database.clone()),
+        };
+        let database = names.database.filter(|database| !database.is_empty()).or(default);
+        let schema = names.schema.filter(|schema| !schema.is_empty());
+        if schema.is_some() && connection.engine == Engine::MySql && schema != database {
+            return Err(ApiError::invalid("schema", "MySQL has no schemas; leave `schema` out"));
+        }
+        if schema.is_some() && connection.engine == Engine::Files {
+            return Err(ApiError::invalid("schema", "folders have no schemas; leave `schema` out"));
+        }
+        let schema = schema.filter(|_| connection.engine != Engine::MySql);
+        let object = names.object.map(|name| ObjectName { schema, name });
+        Ok(Self { connection, database, object })
+    }
+
     /// A session in the database.
     pub(crate) async fn lease(&self, state: &AppState) -> ApiResult<Lease> {
         Ok(state.explorers.lease(&self.connection, self.database.as_deref()).await?)

@@ -22,7 +22,7 @@ use axum::{Json, Router};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_core::connection::Connection;
-use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
+use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier, Want};
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::objects::OpenAccess;
 use millrace_core::{Error, Kind, Result, Secret};
@@ -48,11 +48,13 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A peer that opens a connection and says nothing is let go.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A statement on the wire: `{"sql", "sources": [{"alias", "connection", "secrets": [[path, secret]], "database"}]}`.
+/// A statement on the wire: `{"sql", "sources": [{"alias", "connection", "secrets": [[path, secret]], "database"}], "want"}`.
 #[derive(Serialize, Deserialize)]
 struct Ask {
     sql: String,
     sources: Vec<AskedSource>,
+    #[serde(default)]
+    want: Want,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,6 +96,8 @@ enum Reply {
         columns: Vec<String>,
         rows: Vec<Vec<Value>>,
         duration_ms: u64,
+        #[serde(default)]
+        is_cut: bool,
     },
     Files(Box<FileAnswer>),
     Failed {
@@ -131,7 +135,7 @@ impl From<AskedSource> for AliasedSource {
 impl From<Result<QueryOutcome>> for Reply {
     fn from(result: Result<QueryOutcome>) -> Self {
         match result {
-            Ok(QueryOutcome { columns, rows, duration_ms }) => Self::Rows { columns, rows, duration_ms },
+            Ok(QueryOutcome { columns, rows, duration_ms, is_cut }) => Self::Rows { columns, rows, duration_ms, is_cut },
             Err(error) => Self::from(error),
         }
     }
@@ -150,7 +154,7 @@ impl From<Error> for Reply {
 impl From<Reply> for Result<QueryOutcome> {
     fn from(reply: Reply) -> Self {
         match reply {
-            Reply::Rows { columns, rows, duration_ms } => Ok(QueryOutcome { columns, rows, duration_ms }),
+            Reply::Rows { columns, rows, duration_ms, is_cut } => Ok(QueryOutcome { columns, rows, duration_ms, is_cut }),
             reply => Err(failure(reply)),
         }
     }
@@ -200,7 +204,7 @@ impl RemoteQueryTier {
     }
 
     async fn ask(&self, query: FederatedQuery) -> Result<QueryOutcome> {
-        let ask = Ask { sql: query.sql, sources: query.sources.iter().map(AskedSource::from).collect() };
+        let ask = Ask { sql: query.sql, sources: query.sources.iter().map(AskedSource::from).collect(), want: query.want };
         self.post(PATH, &ask).await?.into()
     }
 
@@ -334,7 +338,8 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Json<Ask
     if !is_known(&shared, &headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let query = FederatedQuery { sql: body.0.sql, sources: body.0.sources.into_iter().map(AliasedSource::from).collect() };
+    let Ask { sql, sources, want } = body.0;
+    let query = FederatedQuery { sql, sources: sources.into_iter().map(AliasedSource::from).collect(), want };
     let span = tracing::info_span!("request", otel.name = format!("POST {PATH}"), otel.kind = "server");
     millrace_service::continue_trace(&span, headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
     let run = async { shared.tier.run(query, CancellationToken::new()).await };

@@ -81,7 +81,9 @@ impl ChildQueryTier {
         let started = Instant::now();
         let request = |tag: String, temp_dir: String| self.request(&query, tag, temp_dir);
         match self.in_child(query.sources.clone(), request, cancelled).await? {
-            Answer::Rows { columns, rows } => Ok(QueryOutcome { columns, rows, duration_ms: started.elapsed().as_millis() as u64 }),
+            Answer::Rows { columns, rows, is_cut } => {
+                Ok(QueryOutcome { columns, rows, duration_ms: started.elapsed().as_millis() as u64, is_cut })
+            }
             answer => Err(unexpected(answer)),
         }
     }
@@ -144,6 +146,7 @@ impl ChildQueryTier {
             threads: self.limits.threads,
             max_rows: self.limits.max_rows,
             temp_dir,
+            want: query.want,
         };
         line(&Errand::Statement(request))
     }

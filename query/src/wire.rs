@@ -1,6 +1,7 @@
 //! What passes between the server and a child: one JSON line each way. Secrets travel in the request, over stdin, and nowhere else.
 
 use millrace_core::connection::SslMode;
+use millrace_core::federation::Want;
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::objects::OpenAccess;
 use millrace_core::{Error, Kind, hosts};
@@ -42,6 +43,8 @@ pub(crate) struct Request {
     /// Where sources may be, as [`millrace_core::hosts::HostPolicy::parse`] reads it.
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) denied_hosts: Vec<String>,
+    #[serde(default)]
+    pub(crate) want: Want,
 }
 
 /// An object store under its alias, which is the scheme of its paths: `alias://bucket/key`.
@@ -83,7 +86,7 @@ pub(crate) enum SourceEngine {
 /// The child's answer.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Rows { columns: Vec<String>, rows: Vec<Vec<Value>> },
+    Rows { columns: Vec<String>, rows: Vec<Vec<Value>>, is_cut: bool },
     Files(Box<FileAnswer>),
     Failed { kind: FailedKind, message: String },
 }

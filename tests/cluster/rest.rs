@@ -8,7 +8,7 @@ use millrace_tests::database::{PgDatabase, unique};
 use millrace_tests::dataset::products;
 use millrace_tests::digest::assert_equal;
 use millrace_tests::servers::shared;
-use millrace_tests::suites::rest::{accounts, calls, document, ide, refusals, resend, runs, source};
+use millrace_tests::suites::rest::{accounts, calls, document, ide, refusals, resend, runs, source, tools};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -53,6 +53,12 @@ suite! {
     ide::definitions_are_seen_at_once,
     ide::objects_are_found_from_the_list_of_connections,
     ide::statistics_are_made_and_remembered,
+    ide::federated_statements_are_validated_and_their_names_are_listed,
+    tools::the_protocol_is_spoken_and_the_tools_are_those_of_the_contract,
+    tools::connections_are_walked_and_rows_are_shown,
+    tools::only_reading_statements_run,
+    tools::federated_statements_run_and_are_explained,
+    tools::no_answer_holds_a_secret,
 }
 
 #[tokio::test]

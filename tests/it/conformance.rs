@@ -8,7 +8,7 @@ use millrace_connectors::connector;
 use millrace_core::config::TargetSpec;
 use millrace_core::connection::Engine;
 use millrace_core::connector::Scope;
-use millrace_core::federation::{FederatedQuery, QueryTier};
+use millrace_core::federation::{FederatedQuery, QueryTier, Want};
 use millrace_core::store::ConfigStore;
 use millrace_core::{Kind, Secret};
 use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
@@ -192,7 +192,7 @@ async fn the_remote_query_tier_is_neither_asked_nor_believed_without_proof() {
     let url = remote_tier(&certificates).await;
     let ask = async |token: &str, authority: &str| {
         let tier = RemoteQueryTier::new(&url, Secret::new(token), authority.as_bytes()).unwrap();
-        let query = FederatedQuery { sql: "SELECT 1".to_owned(), sources: Vec::new() };
+        let query = FederatedQuery { sql: "SELECT 1".to_owned(), sources: Vec::new(), want: Want::All };
         tier.run(query, CancellationToken::new()).await.map_err(|error| error.kind())
     };
     assert!(ask("a-token", &certificates.ca).await.is_ok());

@@ -112,6 +112,17 @@ async fn files_are_described_paged_counted_sniffed_summarised_and_queried() {
     assert_eq!(place.rows(&jsonl).await[1], json!({"id": 3, "total": 2.5, "__rowid": 1}));
     let joined = place.query("SELECT a.name, b.total FROM read_csv('a.csv') a JOIN 'b.jsonl' b USING (id) ORDER BY id").await;
     assert_eq!(joined.body["rows"], json!([["x", 1.5], [null, 2.5]]), "{joined:?}");
+    let json = place.write("c.json", "[{\"a\": 1, \"b\": [\"x\"]}, {\"a\": 2.5}]");
+    let structure = place.get("/files/meta", &json, "").await.body["jsonStructure"].clone();
+    assert_eq!((&structure["rootType"], &structure["isHomogeneous"]), (&json!("array"), &json!(false)), "{structure}");
+    assert_eq!(structure["arrayInfo"], json!({"elementCount": 2, "elementType": "object", "isHomogeneous": false, "maxDepth": 2}));
+    assert_eq!(structure["pathStats"]["$.a"], json!({"jsonPath": "$.a", "occurrences": 2, "type": "number", "isRequired": true}));
+    assert_eq!(structure["pathStats"]["$.b[*]"]["type"], "string");
+    let structure = place.get("/files/meta", &jsonl, "&stats=true").await.body["jsonStructure"].clone();
+    assert_eq!(
+        (&structure["rootType"], &structure["arrayInfo"], &structure["isHomogeneous"]),
+        (&json!("object"), &Value::Null, &json!(true))
+    );
     place.write("parts/1.csv", "n\n1\n");
     place.write("parts/2.csv", "n\n2\n");
     assert_eq!(place.get("/files/count", &place.dir.path().join("open/parts"), "").await.body["count"], 2);

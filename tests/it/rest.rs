@@ -39,6 +39,7 @@ suite! { open:
     ide::definitions_are_seen_at_once,
     ide::objects_are_found_from_the_list_of_connections,
     ide::statistics_are_made_and_remembered,
+    ide::federated_statements_are_validated_and_their_names_are_listed,
 }
 
 suite! { key:

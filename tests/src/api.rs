@@ -62,9 +62,37 @@ impl Api {
 
     /// The server whose turn it is, and the path there.
     fn url(&self, path: &str) -> String {
+        self.place(&format!("/api/v1{path}"))
+    }
+
+    fn place(&self, path: &str) -> String {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
         let base = turn.checked_sub(1).map_or(&self.base, |other| &self.others[other]);
-        format!("{base}/api/v1{path}")
+        format!("{base}{path}")
+    }
+
+    /// One request to a path that need not lie below `/api/v1`, with the key if there is one; the answer as it comes.
+    pub async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<reqwest::Response> {
+        let mut request = self.client.request(method, self.place(path));
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key);
+        }
+        if let Some(host) = self.host.as_ref().filter(|_| headers.iter().all(|(name, _)| *name != "Host")) {
+            request = request.header("Host", host);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Ok(request.send().await?)
     }
 
     /// One request to a path below `/api/v1`; with a key both headers are sent.

@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod digest;
 pub mod entitlement_service;
 pub mod kube;
+pub mod mcp;
 pub mod process;
 pub mod proxy;
 pub mod schema;

@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::{delete, get, patch, post};
-use millrace_core::explore::{ChangeRequest, ChangedRows, PageRequest, RowChanges, SummaryRequest, checked_condition};
+use millrace_core::explore::{ChangeRequest, ChangedRows, OrderBy, PageRequest, RowChanges, Summary, SummaryRequest, checked_condition};
+use millrace_core::files::FilePage;
 use millrace_core::json_rows::JsonRows;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::structure::{ASKS, answer};
 use crate::audit::Trail;
-use crate::catalogs::Topic;
+use crate::catalogs::{self, Topic};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
 use crate::extract::{JsonBody, Params, read};
+use crate::folders;
 use crate::param::{MOST, Param};
 use crate::place::Place;
 use crate::route::{Operation, Routes};
@@ -178,14 +180,15 @@ fn changes() -> Routes {
 }
 
 async fn table_data(state: State<AppState>, place: Place, params: Params<DataParams>) -> ApiResult<Json<TableData>> {
-    data(&state, &place, &params.0, true).await
+    Ok(Json(rows_of(&state, &place, &params.0, true).await?))
 }
 
 async fn view_data(state: State<AppState>, place: Place, params: Params<DataParams>) -> ApiResult<Json<TableData>> {
-    data(&state, &place, &params.0, false).await
+    Ok(Json(rows_of(&state, &place, &params.0, false).await?))
 }
 
-async fn data(state: &AppState, place: &Place, params: &DataParams, is_editable: bool) -> ApiResult<Json<TableData>> {
+/// A page of a table's or view's rows.
+pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams, is_editable: bool) -> ApiResult<TableData> {
     let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
     if limit > MAX_LIMIT {
         return Err(ApiError::invalid("limit", format!("a page has at most {MAX_LIMIT} rows")).detail("value", limit));
@@ -195,6 +198,9 @@ async fn data(state: &AppState, place: &Place, params: &DataParams, is_editable:
         most => limit.min(most.saturating_sub(params.offset)),
     };
     let order = params.order()?;
+    if folders::is_folder(place) {
+        return rows_of_files(state, place, params, limit, order).await;
+    }
     let condition = params.condition().map(|text| checked_condition(text, place.has_backslash_escapes())).transpose()?;
     let request = PageRequest {
         object: place.object(),
@@ -227,8 +233,8 @@ async fn data(state: &AppState, place: &Place, params: &DataParams, is_editable:
     let (page, total) = tokio::try_join!(page, total)?;
     let total_count = if params.max_rows > 0 { total.min(i64::try_from(params.max_rows).unwrap_or(i64::MAX)) } else { total };
     let text = format!("[{}]", rows.take());
-    let raw = RawValue::from_string(text).map_err(|error| millrace_core::Error::internal("rows have no JSON form").because(error))?;
-    Ok(Json(TableData {
+    let raw = RawValue::from_string(text).map_err(no_json)?;
+    Ok(TableData {
         column_types: page.columns.iter().map(|column| column.native_type.clone()).collect(),
         columns: page.columns.into_iter().map(|column| column.name).collect(),
         count: rows.count(),
@@ -240,10 +246,51 @@ async fn data(state: &AppState, place: &Place, params: &DataParams, is_editable:
         status: "success",
         // A page without rows ends nowhere.
         next_cursor: page.next.filter(|_| rows.count() > 0).map(|cursor| params.seal(cursor)),
-    }))
+    })
+}
+
+/// A page of rows of files, each with its ordinal as the last column.
+async fn rows_of_files(state: &AppState, place: &Place, params: &DataParams, limit: u64, order: Vec<OrderBy>) -> ApiResult<TableData> {
+    if params.after.is_some() {
+        return Err(ApiError::new(Code::NotSupported, "pages of files begin at `offset`").detail("field", "after"));
+    }
+    let with_total = !params.skip_count;
+    let page = FilePage { limit, offset: params.offset, order, condition: params.condition().map(str::to_owned), with_total };
+    let (found, etag) = folders::page(state, place, page).await?;
+    let total = found.total.map_or(0, |total| i64::try_from(total).unwrap_or(i64::MAX));
+    let total_count = if params.max_rows > 0 { total.min(i64::try_from(params.max_rows).unwrap_or(i64::MAX)) } else { total };
+    let count = found.rows.len();
+    let rows = found.rows.into_iter().zip(found.ordinals).map(|(mut row, ordinal)| {
+        row.push(ordinal.into());
+        row
+    });
+    let (mut columns, mut column_types): (Vec<_>, Vec<_>) =
+        found.columns.into_iter().map(|column| (column.name, column.native_type)).unzip();
+    columns.push(folders::ORDINAL.to_owned());
+    column_types.push("BIGINT".to_owned());
+    let text = serde_json::to_string(&rows.collect::<Vec<Vec<Value>>>()).map_err(no_json)?;
+    Ok(TableData {
+        columns,
+        column_types,
+        rows: RawValue::from_string(text).map_err(no_json)?,
+        count: count as u64,
+        etags: etag.map_or_else(Vec::new, |etag| vec![etag; count]),
+        total_count,
+        limit,
+        offset: params.offset,
+        status: "success",
+        next_cursor: None,
+    })
+}
+
+fn no_json(error: serde_json::Error) -> millrace_core::Error {
+    millrace_core::Error::internal("rows have no JSON form").because(error)
 }
 
 async fn count(State(state): State<AppState>, place: Place, Params(params): Params<DataParams>) -> ApiResult<Json<Count>> {
+    if folders::is_folder(&place) {
+        return Ok(Json(Count { count: folders::count(&state, &place, params.condition()).await?, status: "success" }));
+    }
     let condition = params.condition().map(|text| checked_condition(text, place.has_backslash_escapes())).transpose()?;
     let count = counted(&state, &place, condition, params.tab.as_deref()).await?;
     Ok(Json(Count { count, status: "success" }))
@@ -280,13 +327,8 @@ async fn summary(
     let request = SummaryRequest { object: place.object(), sample_percent: percent };
     let topic = Topic::Summary(place.object(), percent.map(|percent| (percent * 1000.0) as u64));
     let make = async {
-        let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
         let started = Instant::now();
-        let summary = within(LONG, lease.explorer()?.summarize(&request)).await;
-        let summary = lease.settle(summary);
-        let outcome = summary.as_ref().map(|summary| summary.row_count).map_err(|error| error.message().to_owned());
-        record(&state, &place, &mut lease, Purpose::Utility, None, started, outcome).await;
-        let summary = summary?;
+        let summary = summarized(&state, &place, &request).await?;
         Ok(TableSummary {
             table: request.object.name.clone(),
             schema: request.object.schema.clone(),
@@ -302,6 +344,19 @@ async fn summary(
         })
     };
     Ok(answer(state.catalogs.get(&place.connection, place.database.as_deref(), topic, asked.refresh, make).await?))
+}
+
+async fn summarized(state: &AppState, place: &Place, request: &SummaryRequest) -> millrace_core::Result<Summary> {
+    if folders::is_folder(place) {
+        return folders::summary(state, place, request.sample_percent).await;
+    }
+    let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
+    let started = Instant::now();
+    let summary = within(LONG, lease.explorer()?.summarize(request)).await;
+    let summary = lease.settle(summary);
+    let outcome = summary.as_ref().map(|summary| summary.row_count).map_err(|error| error.message().to_owned());
+    record(state, place, &mut lease, Purpose::Utility, None, started, outcome).await;
+    summary
 }
 
 async fn insert(State(state): State<AppState>, place: Place, trail: Trail, JsonBody(body): JsonBody) -> ApiResult<Json<Inserted>> {
@@ -334,6 +389,11 @@ async fn remove(State(state): State<AppState>, place: Place, trail: Trail, JsonB
 }
 
 async fn change(state: &AppState, place: &Place, schema: Option<String>, changes: RowChanges) -> ApiResult<ChangedRows> {
+    if folders::is_folder(place) {
+        let changed = folders::change(state, place, changes).await?;
+        catalogs::changed(state, place.connection.id.as_str());
+        return Ok(changed);
+    }
     let request = ChangeRequest { table: place.object_in(schema)?, changes };
     let mut lease = place.lease(state).await?;
     let started = Instant::now();

@@ -230,9 +230,14 @@ async fn etag(files: &FileSet) -> ApiResult<String> {
 }
 
 async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {
-    let Named { files, size, .. } = named(&state, &headers, &params.path, params.format, params.connection_id.as_deref()).await?;
+    Ok(Json(metadata_of(&state, &headers, params).await?))
+}
+
+/// What files hold.
+pub(crate) async fn metadata_of(state: &AppState, headers: &HeaderMap, params: FileParams) -> ApiResult<FileMetadata> {
+    let Named { files, size, .. } = named(state, headers, &params.path, params.format, params.connection_id.as_deref()).await?;
     let (format, count) = (files.format, files.paths.len());
-    let FileAnswer::Described(found) = ask(&state, FileRequest::Describe { files, with_stats: params.stats }).await? else {
+    let FileAnswer::Described(found) = ask(state, FileRequest::Describe { files, with_stats: params.stats }).await? else {
         return Err(unexpected());
     };
     let mut format_info = Map::new();
@@ -241,7 +246,7 @@ async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params):
         format_info.insert("rowGroups".into(), json!(groups));
         format_info.insert("compression".into(), json!(found.compression));
     }
-    Ok(Json(FileMetadata {
+    Ok(FileMetadata {
         path: params.path,
         format,
         size,
@@ -250,11 +255,17 @@ async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params):
         columns: found.columns.into_iter().map(Into::into).collect(),
         format_info,
         csv_dialect: found.dialect.map(Into::into),
-        json_structure: found.is_array.map(|is_array| JsonStructure { root_type: if is_array { "array" } else { "object" } }),
-    }))
+        json_structure: found.is_array.map(|is_array| JsonStructure::new(is_array, found.shape.unwrap_or_default())),
+    })
 }
 
 async fn data(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Response> {
+    let (etag, rows) = rows_of(&state, &headers, &params).await?;
+    Ok(([(header::ETAG, format!("\"{etag}\""))], Json(file_data(rows))).into_response())
+}
+
+/// Rows of files, and the etag that the files have.
+pub(crate) async fn rows_of(state: &AppState, headers: &HeaderMap, params: &FileParams) -> ApiResult<(String, FileRows)> {
     let mut limit = params.limit.min(MOST_ROWS);
     if params.max_rows > 0 {
         limit = limit.min(params.max_rows.saturating_sub(params.offset));
@@ -262,19 +273,19 @@ async fn data(State(state): State<AppState>, headers: HeaderMap, Params(params):
     let page = FilePage {
         limit,
         offset: params.offset,
-        order: order(&params)?,
+        order: order(params)?,
         condition: params.condition.clone(),
         with_total: !params.skip_count,
     };
     for _ in 0..READS {
-        let found = named(&state, &headers, &params.path, params.format, params.connection_id.as_deref()).await?;
+        let found = named(state, headers, &params.path, params.format, params.connection_id.as_deref()).await?;
         let before = match &found.etag {
             Some(etag) => etag.clone(),
             None => etag(&found.files).await?,
         };
-        let answer = ask(&state, FileRequest::Page { files: found.files.clone(), page: page.clone() }).await;
+        let answer = ask(state, FileRequest::Page { files: found.files.clone(), page: page.clone() }).await;
         // Rows of one file, not of two: what changed meanwhile is read again.
-        let is_same = state_of(&state, &headers, &params, &found).await? == before;
+        let is_same = state_of(state, headers, params, &found).await? == before;
         let rows = match answer {
             Ok(FileAnswer::Rows(rows)) => rows,
             Ok(_) => return Err(unexpected()),
@@ -282,7 +293,7 @@ async fn data(State(state): State<AppState>, headers: HeaderMap, Params(params):
             Err(_) => continue,
         };
         if is_same {
-            return Ok(([(header::ETAG, format!("\"{before}\""))], Json(file_data(rows))).into_response());
+            return Ok((before, rows));
         }
     }
     Err(ApiError::new(Code::FileChanged, "the file changes while it is read; try again"))

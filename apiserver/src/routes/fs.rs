@@ -52,14 +52,19 @@ pub(super) fn routes() -> Routes {
 }
 
 async fn list(State(state): State<AppState>, Params(params): Params<ListParams>) -> ApiResult<Json<Listing>> {
-    let base = base_of(&state, params.connection_id.as_deref()).await?;
+    Ok(Json(listing_of(&state, params).await?))
+}
+
+/// What a folder holds.
+pub(crate) async fn listing_of(state: &AppState, params: ListParams) -> ApiResult<Listing> {
+    let base = base_of(state, params.connection_id.as_deref()).await?;
     let first = state.files.allowed.first().map(|root| root.display().to_string());
     let path = params.path.filter(|path| !path.is_empty()).or_else(|| base.clone()).or(first).unwrap_or_else(|| "/".to_owned());
     let found = file::resolve(&state.files, &path, base.as_deref())?;
     let only_data = params.connection_type.is_some_and(|kind| !kind.is_empty());
     let (roots, folder) = (state.files.clone(), found.clone());
     let entries = blocking(move || file::list(&roots, &folder, only_data)).await?;
-    Ok(Json(Listing { path: found.display().to_string(), entries: entries.into_iter().map(Into::into).collect() }))
+    Ok(Listing { path: found.display().to_string(), entries: entries.into_iter().map(Into::into).collect() })
 }
 
 async fn writable(State(state): State<AppState>, JsonBody(body): JsonBody) -> ApiResult<Json<Writable>> {
@@ -84,7 +89,7 @@ async fn roots(State(state): State<AppState>) -> Json<Vec<String>> {
 }
 
 /// Runs what waits for a disk beside the requests.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> millrace_core::Result<T> + Send + 'static,
 ) -> millrace_core::Result<T> {
     let done = tokio::task::spawn_blocking(work).await;

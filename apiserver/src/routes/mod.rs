@@ -2,18 +2,18 @@
 
 mod configs;
 mod connections;
-mod data;
+pub(crate) mod data;
 mod file_changes;
-mod files;
-mod fs;
+pub(crate) mod files;
+pub(crate) mod fs;
 mod logs;
 mod older;
 mod older_streams;
-mod query;
-mod s3;
-mod sql;
-mod streams;
-mod structure;
+pub(crate) mod query;
+pub(crate) mod s3;
+pub(crate) mod sql;
+pub(crate) mod streams;
+pub(crate) mod structure;
 pub(crate) mod swagger;
 mod system;
 mod user;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use millrace_core::Error;
 use millrace_core::explore::{READ_ONLY, RunRequest};
+use millrace_core::json_rows::Numbers;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use crate::catalogs;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::{Lease, within};
 use crate::extract::{JsonBody, read};
+use crate::folders;
 use crate::place::Place;
 use crate::results::Results;
 use crate::route::{Effect, Operation, Routes};
@@ -84,6 +86,9 @@ pub(super) fn routes() -> Routes {
 async fn columns(State(state): State<AppState>, place: Place, JsonBody(body): JsonBody) -> ApiResult<Json<ColumnsResponse>> {
     let request: ColumnsRequest = read(body)?;
     check(&request.query)?;
+    if folders::is_folder(&place) {
+        return Ok(Json(ColumnsResponse { columns: folders::columns(&state, &place, &request.query).await?, status: "success" }));
+    }
     let mut lease = place.lease(&state).await?;
     let columns = within(SHORT, lease.explorer_for_user()?.columns(&request.query)).await;
     Ok(Json(ColumnsResponse { columns: lease.settle(columns)?, status: "success" }))
@@ -99,7 +104,7 @@ async fn in_database(state: State<AppState>, place: Place, trail: Trail, body: J
     run(state.0, place, trail, lease, body).await
 }
 
-fn check(sql: &str) -> ApiResult<()> {
+pub(crate) fn check(sql: &str) -> ApiResult<()> {
     if sql.trim().is_empty() {
         return Err(ApiError::invalid("query", "the statement is missing"));
     }
@@ -114,7 +119,7 @@ async fn run(state: AppState, place: Place, trail: Trail, lease: Lease, JsonBody
     check(&request.query)?;
     let numbers = crate::wire::data::numbers(request.numbers.as_deref())?;
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    let running = Running { state, place, trail, lease, request, results: Results::new(numbers, sender.clone()) };
+    let running = Running { state, place, trail, lease, request, results: Results::new(numbers, sender.clone()), deadline: DEADLINE };
     // In a task of its own: it goes on while the response is on its way, and ends when nobody reads it any more.
     let task = tokio::spawn(async move {
         tokio::select! {
@@ -131,6 +136,40 @@ async fn run(state: AppState, place: Place, trail: Trail, lease: Lease, JsonBody
     }
 }
 
+/// Runs one statement in a transaction that cannot write, and answers its whole result. Dropping the future ends the statement at its server.
+///
+/// Errors: those of the statement; [`Code::Exhausted`] for a result of more than `most_bytes`; [`Code::TimedOut`].
+pub(crate) async fn read_only(state: &AppState, place: Place, reading: Reading<'_>) -> ApiResult<QueryResult> {
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    let request =
+        SqlRequest { query: reading.sql.to_owned(), max_rows: Some(reading.max_rows), read_only: true, numbers: None, tab_id: None };
+    let lease = place.lease(state).await?;
+    let results = Results::new(Numbers::default(), sender);
+    let running = Running { state: state.clone(), place, trail: Trail::default(), lease, request, results, deadline: reading.deadline };
+    let gather = async {
+        let mut text = Vec::new();
+        while let Some(chunk) = receiver.recv().await {
+            text.extend_from_slice(&chunk);
+            if text.len() > reading.most_bytes {
+                let error = format!("the result is larger than {} KiB; select fewer columns or rows", reading.most_bytes >> 10);
+                return Err(ApiError::new(Code::Exhausted, error));
+            }
+        }
+        Ok(text)
+    };
+    let ran = async { running.run().await.map_err(|failed| failed.error) };
+    let ((), text) = tokio::try_join!(ran, gather)?;
+    serde_json::from_slice(&text).map_err(|error| Error::internal("a result has another form").because(error).into())
+}
+
+/// A statement that only reads, and its bounds.
+pub(crate) struct Reading<'a> {
+    pub(crate) sql: &'a str,
+    pub(crate) max_rows: u64,
+    pub(crate) most_bytes: usize,
+    pub(crate) deadline: Duration,
+}
+
 /// Statements on their way.
 struct Running {
     state: AppState,
@@ -139,6 +178,7 @@ struct Running {
     lease: Lease,
     request: SqlRequest,
     results: Results,
+    deadline: Duration,
 }
 
 /// Why statements ended early.
@@ -157,7 +197,7 @@ impl Running {
         };
         let started = Instant::now();
         let ran = match self.lease.explorer_for_user() {
-            Ok(explorer) => within(DEADLINE, explorer.run(&wanted, &mut self.results)).await,
+            Ok(explorer) => within(self.deadline, explorer.run(&wanted, &mut self.results)).await,
             Err(error) => Err(error),
         };
         let ran = self.lease.settle(ran);

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json};
-use millrace_core::bus::Level;
+use millrace_core::bus::{Event, Level};
 use millrace_core::config::TargetSpec;
 use millrace_core::connector::Scope;
 use millrace_core::entitlement::{Grant, StreamOperation};
@@ -169,9 +169,14 @@ async fn stop(
 }
 
 async fn list(State(state): State<AppState>) -> ApiResult<Json<Vec<StreamSummary>>> {
+    Ok(Json(all_streams(&state).await?.iter().map(Into::into).collect()))
+}
+
+/// All streams, those that have not ended first.
+pub(crate) async fn all_streams(state: &AppState) -> ApiResult<Vec<Stream>> {
     let mut streams = state.store.streams(None).await?;
     streams.sort_by_key(|stream| stream.state.is_terminal());
-    Ok(Json(streams.iter().map(Into::into).collect()))
+    Ok(streams)
 }
 
 async fn read_one(State(state): State<AppState>, PathId(id): PathId<StreamId>) -> ApiResult<Json<StreamDetail>> {
@@ -190,22 +195,26 @@ struct LogQuery {
 }
 
 async fn logs(State(state): State<AppState>, PathId(id): PathId<StreamId>, Params(query): Params<LogQuery>) -> ApiResult<Json<Vec<Value>>> {
-    state.store.stream(&id).await?;
     let limit = query.limit.unwrap_or(LOG_LIMIT).min(LOG_LIMIT_MAX);
-    let level = query.level.unwrap_or(Level::Debug);
+    let events = events_of(&state, &id, query.level.unwrap_or(Level::Debug), limit).await?;
+    Ok(Json(events.iter().map(record).collect()))
+}
+
+/// The newest events of a stream, at most `limit`, at least as loud as `level`, oldest first.
+pub(crate) async fn events_of(state: &AppState, id: &StreamId, level: Level, limit: usize) -> ApiResult<Vec<Event>> {
+    state.store.stream(id).await?;
     // All servers of a cluster answer from what is retained for all of them; what one has heard by itself is all there is only while that cannot be asked.
     if state.is_cluster {
-        let events = state.store.events(&id, level, limit).await.unwrap_or_else(|_| state.bus.recent(&id, level, limit));
-        return Ok(Json(events.iter().map(record).collect()));
+        return Ok(state.store.events(id, level, limit).await.unwrap_or_else(|_| state.bus.recent(id, level, limit)));
     }
-    let live = state.bus.recent(&id, level, limit);
+    let live = state.bus.recent(id, level, limit);
     // What an earlier process said is in the store; what this one says may not be there yet.
     let since = live.first().map_or(i64::MAX, |event| event.at);
-    let mut events = state.store.events(&id, level, limit).await?;
+    let mut events = state.store.events(id, level, limit).await?;
     events.retain(|event| event.at < since);
     events.extend(live);
     let first = events.len().saturating_sub(limit);
-    Ok(Json(events[first..].iter().map(record).collect()))
+    Ok(events.split_off(first))
 }
 
 async fn validate_constraints(

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use millrace_core::explore::ObjectFilter;
 use millrace_core::overview::DatabaseOverview;
-use millrace_core::structure::{TableStructure, ViewStructure};
+use millrace_core::structure::{DatabaseStructure, ObjectNames, TableStructure, ViewStructure};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::catalogs::{self, Remembered, Topic};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::explorers::within;
 use crate::extract::{Params, Repeated, TextBody};
+use crate::folders;
 use crate::param::Param;
 use crate::place::Place;
 use crate::route::{Operation, Routes};
@@ -35,7 +36,7 @@ const SHORT: Duration = Duration::from_secs(30);
 
 /// What every endpoint that asks a database can answer.
 pub(super) const ASKS: &[Code] =
-    &[Code::ValidationFailed, Code::NotFound, Code::LoginRefused, Code::Unreachable, Code::Exhausted, Code::TimedOut];
+    &[Code::ValidationFailed, Code::NotFound, Code::NotSupported, Code::LoginRefused, Code::Unreachable, Code::Exhausted, Code::TimedOut];
 const DEFINES: &[Code] = &[
     Code::ValidationFailed,
     Code::NotFound,
@@ -151,14 +152,27 @@ struct Asked {
 }
 
 async fn databases(State(state): State<AppState>, place: Place) -> ApiResult<Json<Vec<DatabaseInfo>>> {
-    let mut lease = place.lease_at_server(&state).await?;
+    Ok(Json(all_databases(&state, &place).await?))
+}
+
+/// The databases of a connection.
+pub(crate) async fn all_databases(state: &AppState, place: &Place) -> ApiResult<Vec<DatabaseInfo>> {
+    if folders::is_folder(place) {
+        return Ok(folders::databases(state, place).await?.into_iter().map(Into::into).collect());
+    }
+    let mut lease = place.lease_at_server(state).await?;
     let found = within(SHORT, lease.explorer()?.databases()).await;
-    Ok(Json(lease.settle(found)?.into_iter().map(Into::into).collect()))
+    Ok(lease.settle(found)?.into_iter().map(Into::into).collect())
 }
 
 async fn create_database(State(state): State<AppState>, place: Place, trail: Trail, TextBody(name): TextBody) -> ApiResult<Json<Done>> {
     let name = object_name(&name)?;
     trail.object(name);
+    if folders::is_folder(&place) {
+        folders::create(&state, &place, name).await?;
+        catalogs::changed(&state, place.connection.id.as_str());
+        return Ok(Json(Done { status: "success" }));
+    }
     let mut lease = place.lease_at_server(&state).await?;
     let made = within(SHORT, lease.explorer()?.create_database(name)).await;
     defined(&state, &place, &mut lease, made).await
@@ -197,27 +211,49 @@ fn ran<'a>(place: &'a Place, sql: &'a str) -> Ran<'a> {
 }
 
 async fn schemas(State(state): State<AppState>, place: Place, Params(asked): Params<Asked>) -> ApiResult<Json<Vec<SchemaInfo>>> {
-    let mut lease = place.lease(&state).await?;
-    let filter = ObjectFilter { schemas: Vec::new(), with_system: asked.include_system };
+    Ok(Json(all_schemas(&state, &place, asked.include_system).await?))
+}
+
+/// The schemas of a database.
+pub(crate) async fn all_schemas(state: &AppState, place: &Place, with_system: bool) -> ApiResult<Vec<SchemaInfo>> {
+    let mut lease = place.lease(state).await?;
+    let filter = ObjectFilter { schemas: Vec::new(), with_system };
     let names = within(LONG, lease.explorer()?.names(&filter)).await;
     let schemas = lease.settle(names)?.schemas.into_iter().map(|(name, reason)| SchemaInfo::new(name, reason));
-    Ok(Json(schemas.filter(|schema| asked.include_system || !schema.is_system()).collect()))
+    Ok(schemas.filter(|schema| with_system || !schema.is_system()).collect())
 }
 
 async fn tables(state: State<AppState>, place: Place, asked: Params<Asked>, schemas: Repeated) -> ApiResult<Json<Vec<String>>> {
-    Ok(Json(listed(names(&state, &place, &asked.0, &schemas).await?.tables)))
+    Ok(Json(listed(all_names(&state, &place, &filter(&asked.0, &schemas)).await?.tables)))
 }
 
 async fn views(state: State<AppState>, place: Place, asked: Params<Asked>, schemas: Repeated) -> ApiResult<Json<Vec<String>>> {
-    Ok(Json(listed(names(&state, &place, &asked.0, &schemas).await?.views)))
+    Ok(Json(listed(all_names(&state, &place, &filter(&asked.0, &schemas)).await?.views)))
 }
 
-async fn names(state: &AppState, place: &Place, asked: &Asked, schemas: &Repeated) -> ApiResult<millrace_core::structure::ObjectNames> {
+/// The names of a database's objects.
+pub(crate) async fn all_names(state: &AppState, place: &Place, filter: &ObjectFilter) -> ApiResult<ObjectNames> {
     place.database_name()?;
-    let mut lease = place.lease(state).await?;
-    let filter = filter(asked, schemas);
-    let names = within(LONG, lease.explorer()?.names(&filter)).await;
-    Ok(lease.settle(names)?)
+    Ok(names(state, place, filter).await?)
+}
+
+async fn names(state: &AppState, place: &Place, filter: &ObjectFilter) -> millrace_core::Result<ObjectNames> {
+    if folders::is_folder(place) {
+        return folders::names(state, place).await;
+    }
+    let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
+    let names = within(LONG, lease.explorer()?.names(filter)).await;
+    lease.settle(names)
+}
+
+/// Everything about a database's objects.
+pub(crate) async fn whole(state: &AppState, place: &Place, filter: &ObjectFilter) -> millrace_core::Result<DatabaseStructure> {
+    if folders::is_folder(place) {
+        return folders::structure(state, place).await;
+    }
+    let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
+    let structure = within(LONG, lease.explorer()?.structure(filter)).await;
+    lease.settle(structure)
 }
 
 fn filter(asked: &Asked, schemas: &Repeated) -> ObjectFilter {
@@ -228,18 +264,10 @@ async fn meta(State(state): State<AppState>, place: Place, asked: Params<Asked>,
     let database = place.database_name()?.to_owned();
     let (filter, engine) = (filter(&asked.0, &schemas), place.connection.engine);
     let found = if asked.0.summary {
-        let make = async {
-            let mut lease = state.explorers.lease(&place.connection, Some(&database)).await?;
-            let names = within(LONG, lease.explorer()?.names(&filter)).await;
-            Ok(DatabaseSummary::new(&database, lease.settle(names)?, engine))
-        };
+        let make = async { Ok(DatabaseSummary::new(&database, names(&state, &place, &filter).await?, engine)) };
         state.catalogs.get(&place.connection, Some(&database), Topic::Names(filter.clone()), asked.0.refresh, make).await?
     } else {
-        let make = async {
-            let mut lease = state.explorers.lease(&place.connection, Some(&database)).await?;
-            let structure = within(LONG, lease.explorer()?.structure(&filter)).await;
-            Ok(DatabaseMetadata::new(lease.settle(structure)?, engine))
-        };
+        let make = async { Ok(DatabaseMetadata::new(whole(&state, &place, &filter).await?, engine)) };
         state.catalogs.get(&place.connection, Some(&database), Topic::Structure(filter.clone()), asked.0.refresh, make).await?
     };
     Ok(answer(found))
@@ -255,17 +283,30 @@ async fn overview(State(state): State<AppState>, place: Place, asked: Params<Ask
 }
 
 async fn table_meta(State(state): State<AppState>, place: Place, asked: Params<Asked>) -> ApiResult<Response> {
+    Ok(answer(one_table(&state, &place, asked.0.refresh).await?))
+}
+
+/// One table ([`TableStructure`]).
+pub(crate) async fn one_table(state: &AppState, place: &Place, refresh: bool) -> ApiResult<Remembered> {
     let object = place.object();
     let make = async {
+        if folders::is_folder(place) {
+            return folders::table(state, place).await;
+        }
         let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
         let table = within(SHORT, lease.explorer()?.table(&object)).await;
         lease.settle(table)
     };
     let topic = Topic::Table(place.object());
-    Ok(answer(state.catalogs.get(&place.connection, place.database.as_deref(), topic, asked.0.refresh, make).await?))
+    Ok(state.catalogs.get(&place.connection, place.database.as_deref(), topic, refresh, make).await?)
 }
 
 async fn view_meta(State(state): State<AppState>, place: Place, asked: Params<Asked>) -> ApiResult<Response> {
+    Ok(answer(one_view(&state, &place, asked.0.refresh).await?))
+}
+
+/// One view ([`ViewStructure`]).
+pub(crate) async fn one_view(state: &AppState, place: &Place, refresh: bool) -> ApiResult<Remembered> {
     let object = place.object();
     let make = async {
         let mut lease = state.explorers.lease(&place.connection, place.database.as_deref()).await?;
@@ -273,7 +314,7 @@ async fn view_meta(State(state): State<AppState>, place: Place, asked: Params<As
         lease.settle(view)
     };
     let topic = Topic::View(place.object());
-    Ok(answer(state.catalogs.get(&place.connection, place.database.as_deref(), topic, asked.0.refresh, make).await?))
+    Ok(state.catalogs.get(&place.connection, place.database.as_deref(), topic, refresh, make).await?)
 }
 
 async fn table_ddl(State(state): State<AppState>, place: Place) -> ApiResult<Json<TableDdlResponse>> {

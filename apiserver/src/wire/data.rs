@@ -26,16 +26,16 @@ pub(crate) struct DataParams {
     pub(crate) limit: Option<u64>,
     pub(crate) offset: u64,
     pub(crate) skip_count: bool,
-    order_by: Option<String>,
-    order_dir: Option<String>,
-    order_nulls: Option<String>,
+    pub(crate) order_by: Option<String>,
+    pub(crate) order_dir: Option<String>,
+    pub(crate) order_nulls: Option<String>,
     #[serde(rename = "where")]
     pub(crate) condition: Option<String>,
     #[serde(rename = "tabId")]
     pub(crate) tab: Option<String>,
     pub(crate) max_rows: u64,
     pub(crate) after: Option<String>,
-    numbers: Option<String>,
+    pub(crate) numbers: Option<String>,
 }
 
 impl DataParams {

@@ -1,7 +1,9 @@
 //! Data files on the wire.
 
+use std::collections::BTreeMap;
+
 use millrace_core::explore::{ColumnSummary, ResultColumn};
-use millrace_core::files::{CsvDialect, FileFormat};
+use millrace_core::files::{CsvDialect, FileFormat, JsonPath, JsonShape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -195,6 +197,66 @@ impl From<CsvDialect> for CsvDialectInfo {
 pub(crate) struct JsonStructure {
     /// `array` or `object`
     pub(crate) root_type: &'static str,
+    /// Whether all records are of one type, and objects have the same members of the same types; of the first 1000, or 100000 with `stats=true`.
+    pub(crate) is_homogeneous: bool,
+    /// What stands at each path of the records that were looked at.
+    pub(crate) path_stats: BTreeMap<String, PathStats>,
+    /// The root, if it is an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) array_info: Option<ArrayInfo>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PathStats {
+    /// As in JSONPath: `$.tags[*]`.
+    pub(crate) json_path: String,
+    /// Values that were seen there.
+    pub(crate) occurrences: u64,
+    /// `string`, `integer`, `number`, `boolean`, `null`, `object`, `array`; several joined by `|`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// Whether every object that could have it has it.
+    pub(crate) is_required: bool,
+}
+
+/// An array at the root.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ArrayInfo {
+    /// Elements that were looked at.
+    pub(crate) element_count: u64,
+    /// Their type; several joined by `|`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) element_type: Option<String>,
+    pub(crate) is_homogeneous: bool,
+    /// Objects and arrays inside of each other, at most.
+    pub(crate) max_depth: u32,
+}
+
+impl JsonStructure {
+    /// The structure of records in an array, or of records one after the other.
+    pub(crate) fn new(is_array: bool, shape: JsonShape) -> Self {
+        let array_info = is_array.then_some(ArrayInfo {
+            element_count: shape.records,
+            element_type: shape.kind,
+            is_homogeneous: shape.is_homogeneous,
+            max_depth: shape.max_depth,
+        });
+        let stats = |path: JsonPath| {
+            (
+                path.path.clone(),
+                PathStats { json_path: path.path, occurrences: path.occurrences, kind: path.kind, is_required: path.is_required },
+            )
+        };
+        Self {
+            root_type: if is_array { "array" } else { "object" },
+            is_homogeneous: shape.is_homogeneous,
+            path_stats: shape.paths.into_iter().map(stats).collect(),
+            array_info,
+        }
+    }
 }
 
 /// Rows of a file.

@@ -1,5 +1,7 @@
 //! Federated queries on the wire.
 
+use std::collections::BTreeMap;
+
 use millrace_core::id::ConnectionId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,33 @@ pub(crate) struct FederatedMapping {
     /// Clients send it for every source; it matters to files only.
     #[allow(dead_code)]
     pub(crate) scope_path: Option<String>,
+}
+
+/// Whether a statement could run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Validity {
+    pub(crate) valid: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) errors: Vec<String>,
+}
+
+/// Which sources are to be looked into.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SchemasRequest {
+    /// The sources by alias. Without them, those that a statement without sources can name.
+    pub(crate) connections: Option<Vec<FederatedMapping>>,
+}
+
+/// What a statement can name of a source.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AliasSchemas {
+    pub(crate) alias: String,
+    /// Schemas of PostgreSQL, databases of MySQL: the second part of `alias.schema.table`.
+    pub(crate) schemas: Vec<String>,
+    /// Tables and views by schema; of MySQL for the source's database only, if it has one.
+    pub(crate) tables: BTreeMap<String, Vec<String>>,
 }
 
 /// What a statement answered.

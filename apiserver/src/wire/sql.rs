@@ -26,23 +26,23 @@ pub(crate) struct SqlRequest {
 }
 
 /// What statements answered. One statement fills `columns` and `rows`; several fill `results`, one entry each.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code)] // describes what is written piece by piece
 pub(crate) struct QueryResult {
     /// Names of the columns, in order; empty for a statement that answers no rows.
-    columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// Their types as the engine spells them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    column_types: Option<Vec<String>>,
+    pub(crate) column_types: Option<Vec<String>>,
     /// One array per row.
-    rows: Vec<Vec<Value>>,
+    pub(crate) rows: Vec<Vec<Value>>,
     /// Rows of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
     /// Whether there were more rows than were wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    truncated: Option<bool>,
+    pub(crate) truncated: Option<bool>,
     /// What the statement was (`SELECT`, `CREATE TABLE`).
     #[serde(skip_serializing_if = "Option::is_none")]
     command_tag: Option<String>,
@@ -62,7 +62,7 @@ pub(crate) struct QueryResult {
 }
 
 /// What one of several statements answered.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code)] // describes what is written piece by piece
 pub(crate) struct StatementResult {

@@ -290,6 +290,14 @@ impl StreamStats {
             cuts_lost: report.cuts_lost,
         }
     }
+
+    /// Rewrites every text that databases may have put values into.
+    pub(crate) fn rewrite_texts(&mut self, rewrite: impl Fn(&str) -> String) {
+        let errors = self.error.iter_mut().chain(self.tables.iter_mut().flat_map(|table| table.error.iter_mut()));
+        for text in errors.chain(&mut self.notices) {
+            *text = rewrite(text);
+        }
+    }
 }
 
 fn node(kind: &'static str, side: &SideStats, reporting_interval: u32) -> Node {

@@ -41,6 +41,18 @@ pub(crate) struct SchemaInfo {
     system_reason: Option<String>,
 }
 
+impl DatabaseInfo {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it belongs to the server itself.
+    pub(crate) fn is_system(&self) -> bool {
+        self.is_system
+    }
+}
+
 impl From<DatabaseEntry> for DatabaseInfo {
     fn from(entry: DatabaseEntry) -> Self {
         let schemas = (!entry.schemas.is_empty()).then(|| entry.schemas.into_iter().map(|name| SchemaInfo::new(name, None)).collect());
@@ -59,6 +71,11 @@ impl SchemaInfo {
         };
         let system_reason = reason.or_else(|| known.map(str::to_owned));
         Self { is_system: system_reason.is_some(), name, system_reason }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether it belongs to the server itself.
@@ -82,7 +99,7 @@ pub(crate) struct DatabaseMetadata {
 
 impl DatabaseMetadata {
     pub(crate) fn new(structure: DatabaseStructure, engine: Engine) -> Self {
-        let has_schemas = engine != Engine::MySql;
+        let has_schemas = has_schemas(engine);
         let key = |schema: &str, name: &str| if has_schemas { format!("{schema}.{name}") } else { name.to_owned() };
         let routine_key = |routine: &Routine| match &routine.signature {
             // Several functions may share a name.
@@ -108,6 +125,11 @@ impl DatabaseMetadata {
     }
 }
 
+/// Whether databases of an engine have schemas.
+fn has_schemas(engine: Engine) -> bool {
+    !matches!(engine, Engine::MySql | Engine::Files)
+}
+
 /// The names of a database's objects.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DatabaseSummary {
@@ -130,7 +152,7 @@ pub(crate) struct SummaryStats {
 
 impl DatabaseSummary {
     pub(crate) fn new(database: &str, names: ObjectNames, engine: Engine) -> Self {
-        let schemas: Option<Vec<String>> = (engine != Engine::MySql).then(|| names.schemas.into_iter().map(|(name, _)| name).collect());
+        let schemas: Option<Vec<String>> = has_schemas(engine).then(|| names.schemas.into_iter().map(|(name, _)| name).collect());
         let stats = SummaryStats { tables: names.tables.len(), views: names.views.len(), schemas: schemas.as_ref().map(Vec::len) };
         Self { database: database.to_owned(), schemas, tables: listed(names.tables), views: listed(names.views), stats }
     }

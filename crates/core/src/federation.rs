@@ -1,6 +1,7 @@
 //! What the API server asks of the query tier: one statement over resolved sources.
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,21 @@ pub struct FederatedQuery {
     pub sql: String,
     /// The sources it may name.
     pub sources: Vec<AliasedSource>,
+    /// What of it is wanted.
+    pub want: Want,
+}
+
+/// What is wanted of a statement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Want {
+    /// All rows; more than the tier's limit are an error.
+    #[default]
+    All,
+    /// At most so many rows, and whether there are more.
+    First(u64),
+    /// The plan, as one row with one JSON value; the statement is not run.
+    Plan,
 }
 
 /// What a statement answered.
@@ -38,6 +54,8 @@ pub struct QueryOutcome {
     pub rows: Vec<Vec<Value>>,
     /// Milliseconds from request to last row.
     pub duration_ms: u64,
+    /// Whether there are more rows than were wanted.
+    pub is_cut: bool,
 }
 
 /// Runs federated statements.

@@ -239,12 +239,45 @@ pub struct FileDescription {
     pub row_count: Option<u64>,
     /// The dialect, of CSV.
     pub dialect: Option<CsvDialect>,
-    /// Whether the root is an array, of JSON.
+    /// Whether the root is an array, of JSON and JSONL.
     pub is_array: Option<bool>,
+    /// What records hold, of JSON and JSONL.
+    #[serde(default)]
+    pub shape: Option<JsonShape>,
     /// Codecs of the columns' pages, of Parquet.
     pub compression: Vec<String>,
     /// Row groups, of Parquet.
     pub row_groups: Option<u64>,
+}
+
+/// What the records of JSON files hold, as far as they were looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JsonShape {
+    /// Records that were looked at: elements of the root's array, or values one after the other.
+    pub records: u64,
+    /// Whether there are more.
+    pub is_sampled: bool,
+    /// Whether all are of one type, and objects have the same members of the same types.
+    pub is_homogeneous: bool,
+    /// The type of records; several joined by `|`; none without records.
+    pub kind: Option<String>,
+    /// Objects and arrays inside of each other, at most; a record that is one counts.
+    pub max_depth: u32,
+    /// By path.
+    pub paths: Vec<JsonPath>,
+}
+
+/// A path inside of records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JsonPath {
+    /// As in JSONPath: `$.tags[*]`.
+    pub path: String,
+    /// Values that were seen there.
+    pub occurrences: u64,
+    /// `string`, `integer`, `number`, `boolean`, `null`, `object`, `array`; several joined by `|`, without `null`.
+    pub kind: String,
+    /// Whether every object that could have it has it.
+    pub is_required: bool,
 }
 
 /// Rows of a page or a result.

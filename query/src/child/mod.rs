@@ -88,7 +88,7 @@ fn extension_dir() -> Result<PathBuf, Failure> {
 
 fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
     match warm.and_then(|warm| run::run(&warm.connection, &warm.functions, request)) {
-        Ok((columns, rows)) => Answer::Rows { columns, rows },
+        Ok(run::Rows { columns, rows, is_cut }) => Answer::Rows { columns, rows, is_cut },
         Err(failure) => Answer::Failed { kind: failure.kind, message: without_secrets(failure.message, request) },
     }
 }

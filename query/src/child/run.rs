@@ -4,6 +4,7 @@
 
 use duckdb::Connection;
 use millrace_core::explore::ResultColumn;
+use millrace_core::federation::Want;
 use serde_json::{Number, Value};
 
 use super::attach::{Bounds, attach, first_line, lock_down};
@@ -17,7 +18,13 @@ const EXACT_INT: i64 = 1 << 53;
 /// The most bytes of an answer.
 const MAX_BYTES: usize = 64 << 20;
 
-type Rows = (Vec<String>, Vec<Vec<Value>>);
+/// What a statement answered.
+pub(super) struct Rows {
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<Value>>,
+    /// Whether there are more rows than were wanted.
+    pub(super) is_cut: bool,
+}
 
 /// How a column's text becomes JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +61,31 @@ pub(super) fn run(connection: &Connection, functions: &[String], request: &Reque
     }
     let Request { memory_mb, threads, temp_dir, .. } = request;
     lock_down(connection, &Bounds { memory_mb: *memory_mb, threads: *threads, temp_dir, paths: &objects.paths })?;
-    let (columns, rows) = fetch(connection, sql.trim_end().trim_end_matches(';'), request.max_rows)?;
-    Ok((columns.into_iter().map(|column| column.name).collect(), rows))
+    let sql = sql.trim_end().trim_end_matches(';');
+    let names = |columns: Vec<ResultColumn>| columns.into_iter().map(|column| column.name).collect();
+    match request.want {
+        Want::All => {
+            let (columns, rows) = fetch(connection, sql, request.max_rows)?;
+            Ok(Rows { columns: names(columns), rows, is_cut: false })
+        }
+        Want::First(wanted) => {
+            let wanted = wanted.min(request.max_rows);
+            let one_more = wanted.saturating_add(1);
+            let (columns, mut rows) = fetch(connection, &format!("SELECT * FROM ({sql}) LIMIT {one_more}"), one_more)?;
+            let is_cut = rows.len() as u64 > wanted;
+            rows.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+            Ok(Rows { columns: names(columns), rows, is_cut })
+        }
+        Want::Plan => plan(connection, sql),
+    }
+}
+
+/// How the engine would run a query; nothing is run.
+fn plan(connection: &Connection, sql: &str) -> Result<Rows, Failure> {
+    let mut explain = connection.prepare(&format!("EXPLAIN (FORMAT json) {sql}")).map_err(statement_error)?;
+    let text: String = explain.query_row([], |row| row.get(1)).map_err(statement_error)?;
+    let plan = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Rows { columns: vec!["plan".to_owned()], rows: vec![vec![plan]], is_cut: false })
 }
 
 /// The columns of a query's result.

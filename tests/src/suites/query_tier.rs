@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_core::Kind;
 use millrace_core::connection::Connection;
-use millrace_core::federation::{AliasedSource, FederatedQuery, QueryTier};
+use millrace_core::federation::{AliasedSource, FederatedQuery, QueryTier, Want};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the suite. `source` is attached as `pg1` and must hold `public.numbers` with many rows; `running` answers how many statements on it are
@@ -14,6 +14,7 @@ pub async fn conformance<F: Future<Output = u64>>(tier: Arc<dyn QueryTier>, sour
     let query = |sql: &str| FederatedQuery {
         sql: sql.to_owned(),
         sources: vec![AliasedSource { alias: "pg1".into(), connection: source.clone(), database: None }],
+        want: Want::All,
     };
     let token = CancellationToken::new();
     let one = tier.run(query("SELECT count(*) > 0 AS found FROM pg1.public.numbers"), token.clone()).await.expect("rows");
@@ -26,6 +27,14 @@ pub async fn conformance<F: Future<Output = u64>>(tier: Arc<dyn QueryTier>, sour
     ] {
         assert_eq!(tier.run(query(sql), token.clone()).await.expect_err(sql).kind(), kind, "{sql}");
     }
+    for (wanted, rows, is_cut) in [(2, 2, true), (3, 3, false), (9, 3, false)] {
+        let first = FederatedQuery { want: Want::First(wanted), ..query("SELECT * FROM (VALUES (3), (1), (2)) t(n)") };
+        let first = tier.run(first, token.clone()).await.expect("rows");
+        assert_eq!((first.rows.len(), first.is_cut), (rows, is_cut), "{wanted}");
+    }
+    let plan = FederatedQuery { want: Want::Plan, ..query("SELECT count(*) FROM pg1.public.numbers") };
+    let plan = tier.run(plan, token.clone()).await.expect("a plan");
+    assert!(plan.rows[0][0].to_string().to_uppercase().contains("AGGREGATE"), "{plan:?}");
     // Long at the engine and at the server; cancelled, it leaves nothing running at either.
     let long = "SELECT sum(a.n * b.n * c.n) FROM pg1.public.numbers a, pg1.public.numbers b, pg1.public.numbers c";
     let cancelled = token.child_token();

@@ -12,6 +12,7 @@ mod objects;
 mod patch;
 mod query;
 mod rewrite;
+mod shape;
 mod summary;
 
 pub(super) use query::replace_paths;
@@ -161,8 +162,13 @@ fn description(connection: &Connection, files: &FileSet, with_stats: bool) -> Re
     let mut description = FileDescription { columns, ..FileDescription::default() };
     match files.format {
         FileFormat::Csv => description.dialect = Some(sniff(connection, files)?),
-        FileFormat::Json => description.is_array = Some(is_array(connection, files)?),
-        FileFormat::Jsonl => {}
+        FileFormat::Json => {
+            let is_array = is_array(connection, files)?;
+            (description.is_array, description.shape) = (Some(is_array), Some(shape::run(connection, files, is_array, with_stats)?));
+        }
+        FileFormat::Jsonl => {
+            (description.is_array, description.shape) = (Some(false), Some(shape::run(connection, files, false, with_stats)?));
+        }
         FileFormat::Parquet => {
             let paths: Vec<String> = files.paths.iter().map(|path| literal(path)).collect();
             let paths = paths.join(", ");

@@ -77,6 +77,42 @@ async fn sides(place: &Place, name: &str) -> [Side; 2] {
     [side("mysql", &place.mysql, &mysql.name).await, side("postgresql", &place.postgres, &postgres.name).await]
 }
 
+/// What federated statements can name, and whether they could run.
+pub async fn federated_statements_are_validated_and_their_names_are_listed(place: &Place) {
+    let sides = sides(place, "names").await;
+    let mappings: Vec<Value> =
+        sides.iter().map(|side| json!({"alias": side.engine, "connectionId": side.connection, "database": side.database})).collect();
+    let listed = place.api.post("/query/federated/schemas", json!({"connections": mappings})).await.unwrap();
+    assert_eq!(listed.status, 200, "{listed:?}");
+    for (side, names) in sides.iter().zip(listed.body.as_array().unwrap()) {
+        let schema = if side.engine == "mysql" { side.database.as_str() } else { "public" };
+        assert_eq!(names["alias"], side.engine);
+        assert!(names["schemas"].as_array().unwrap().contains(&json!(schema)), "{names}");
+        assert_eq!(names["tables"][schema], json!(["customers", "loose", "orders", "rich"]), "{names}");
+    }
+    for (sql, is_valid) in [
+        ("SELECT count(*) FROM postgresql.public.customers", true),
+        ("SELECT nothing FROM postgresql.public.customers", false),
+        ("SELECT * FROM postgresql.public.nowhere", false),
+        ("DROP TABLE postgresql.public.customers", false),
+        ("SELEKT 1", false),
+    ] {
+        let answer = place.api.post("/query/federated/validate", json!({"sql": sql, "connections": mappings})).await.unwrap();
+        assert_eq!((answer.status, &answer.body["valid"]), (200, &json!(is_valid)), "{sql}: {answer:?}");
+        assert_eq!(answer.body["errors"].is_array(), !is_valid, "{sql}: {answer:?}");
+    }
+    for path in ["/query/federated/validate", "/query/federated/schemas"] {
+        let body = json!({"sql": "SELECT 1", "connections": [{"alias": "1x", "connectionId": sides[0].connection}]});
+        let body = if path.ends_with("schemas") { json!({"connections": body["connections"]}) } else { body };
+        let answer = place.api.post(path, body).await.unwrap();
+        assert_eq!(refusal_of(&answer), (400, "VALIDATION_FAILED"), "{path}: {answer:?}");
+    }
+}
+
+fn refusal_of(answer: &Response) -> (u16, &str) {
+    (answer.status, answer.body["code"].as_str().unwrap_or_default())
+}
+
 /// Databases, schemas, tables, views, columns, keys and statements that make them.
 pub async fn structure_is_walked_from_databases_to_columns(place: &Place) {
     for side in sides(place, "walk").await {

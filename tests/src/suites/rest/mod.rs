@@ -9,6 +9,7 @@ pub mod ide;
 pub mod refusals;
 pub mod resend;
 pub mod runs;
+pub mod tools;
 
 use std::time::Duration;
 
