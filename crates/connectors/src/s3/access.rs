@@ -2,7 +2,7 @@
 
 use millrace_core::connection::S3Spec;
 use millrace_core::objects::{ObjectAccess, ObjectLimits, SettingNames};
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, hosts};
 
 use super::credentials::{Surroundings, credentials};
 use super::endpoint::Endpoint;
@@ -63,6 +63,13 @@ pub fn access(spec: &S3Spec, names: SettingNames) -> Result<ObjectAccess> {
     let Endpoint { host, use_ssl, region, is_path_style } = Endpoint::of(spec, names)?;
     let keys = credentials(spec, names, &Surroundings::of_process())?;
     let said = names_of(names);
+    if let Some(endpoint) = &host {
+        let name = endpoint
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .map_or(endpoint.as_str(), |(name, _)| name);
+        hosts::policy().check_name(name.trim_matches(['[', ']']), said.endpoint)?;
+    }
     // Both go into headers.
     if !is_shown(&keys.access_key) {
         return Err(Error::invalid(said.access_key, "the access key must be visible ASCII letters"));

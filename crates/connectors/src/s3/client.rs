@@ -9,8 +9,9 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use aws_sdk_s3::{Client, Config};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use millrace_core::Result;
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use millrace_core::objects::ObjectAccess;
+use millrace_core::{Result, hosts};
 
 use super::error::{Asked, failed};
 
@@ -75,11 +76,25 @@ impl Store {
     }
 }
 
+/// Resolves names, and lets only those addresses through that the rules of this process allow.
+#[derive(Debug, Clone)]
+struct PolicyResolver;
+
+impl ResolveDns for PolicyResolver {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            let found = hosts::resolve(name, 0, "endpoint").await.map_err(ResolveDnsError::new)?;
+            Ok(found.into_iter().map(|address| address.ip()).collect())
+        })
+    }
+}
+
 /// Connections are kept, for each thread by itself: they belong to the runtime that opened them, and a thread belongs to one runtime.
 fn http_client() -> SharedHttpClient {
     thread_local! {
         static CLIENT: OnceCell<SharedHttpClient> = const { OnceCell::new() };
     }
-    let make = || aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let make =
+        || aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_with_resolver(PolicyResolver);
     CLIENT.with(|client| client.get_or_init(make).clone())
 }
