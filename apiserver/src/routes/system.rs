@@ -1,10 +1,10 @@
 //! Health, defaults, the API's own description.
 
-use axum::{Extension, Json};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
+use axum::{Extension, Json};
 
 use crate::client::Client;
 use crate::errors::{ApiError, ApiResult, Code};
