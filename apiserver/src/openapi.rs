@@ -173,7 +173,10 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         described["deprecated"] = true.into();
     }
     if let Some(request) = operation.request {
-        let mut content = json!({"schema": request(generator)});
+        let schema = request(generator);
+        // What may be left out may be `null` as well.
+        let mut content =
+            if operation.needs_body { json!({"schema": schema}) } else { json!({"schema": {"allOf": [schema], "nullable": true}}) };
         if let Some(example) = &operation.example {
             content["example"] = example.clone();
         }
@@ -210,6 +213,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
 fn path_parameter(path: &str, name: &str) -> Value {
     let known = PATH_PARAMETERS.iter().find(|(known, ..)| *known == name);
     let (meaning, example) = match known {
+        // MySQL has no schemas inside of databases.
+        Some(("id", ..)) if path.ends_with("/schemas") => ("a connection's id", examples::TARGET),
+        Some(("db", meaning, _)) if path.ends_with("/schemas") => (*meaning, "warehouse"),
         // What `{id}` is the id of stands before it.
         Some(("id", ..)) if path.starts_with("/connections/") => ("a connection's id", examples::CONNECTION),
         Some(("id", ..)) if path.starts_with("/stream-configs/") || path == "/streams/{id}/start" => {

@@ -70,7 +70,7 @@ impl Param {
             Kind::Text => json!({"type": "string"}),
             Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Kind::Flag => json!({"type": "boolean"}),
-            Kind::Number { least, most: MOST } => json!({"type": "integer", "format": "int64", "minimum": least}),
+            Kind::Number { least, most: MOST } => json!({"type": "integer", "minimum": least}),
             Kind::Number { least, most } => json!({"type": "integer", "format": "int64", "minimum": least, "maximum": most}),
             Kind::OneOf(words) => json!({"type": "string", "enum": words}),
         };

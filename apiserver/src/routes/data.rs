@@ -161,7 +161,7 @@ fn changes() -> Routes {
                 "Delete rows by their keys, all or none",
             )
             .takes::<DeleteRequest>()
-            .example(deletes.clone())
+            .example(deletes)
             .answers::<RowsDeleted>(200),
             delete(remove),
         )
@@ -173,7 +173,7 @@ fn changes() -> Routes {
                 "As `deleteRows`, for clients that cannot send a body with DELETE",
             )
             .takes::<DeleteRequest>()
-            .example(deletes)
+            .example(json!({"deletes": [{"keys": {"id": 3}}]}))
             .answers::<RowsDeleted>(200),
             post(remove),
         )

