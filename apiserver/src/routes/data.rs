@@ -82,6 +82,7 @@ pub(super) fn routes() -> Routes {
     };
     let summarizes = |operation: Operation| {
         operation
+            .reads()
             .query(SUMMARY_QUERY)
             .takes::<SummaryBody>()
             .may_be_empty()
@@ -135,7 +136,7 @@ pub(super) fn routes() -> Routes {
 }
 
 fn changes() -> Routes {
-    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).fails(ASKS).fails(CHANGES);
+    let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary).writes().fails(ASKS).fails(CHANGES);
     let deletes = json!({"deletes": [{"keys": {"id": 2}}]});
     Routes::default()
         .add(

@@ -95,6 +95,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(
             op("post", "/files/csv/sniff", "sniffCsv", "The dialect of a CSV file")
+                .reads()
                 .takes::<FileReference>()
                 .example(json!({"path": examples::FILE}))
                 .answers::<SniffResult>(200),

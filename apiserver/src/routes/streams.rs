@@ -45,7 +45,7 @@ const LOG_LIMIT_MAX: usize = 10_000;
 
 pub(super) fn routes() -> Routes {
     let op = |method, path, id, summary| Operation::new(method, path, id, TAG, summary);
-    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate));
+    let strict = |path, id, summary| op("post", path, id, summary).access(Access::Strict(StreamOperation::Operate)).writes();
     Routes::default()
         .add(
             strict("/stream-configs/{id}/start", "startStream", "Start a config")
