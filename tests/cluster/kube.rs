@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use ::kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use ::kube::{Api, Client};
 use millrace_tests::database::{MySqlDatabase, unique};
 pub(crate) use millrace_tests::kube::CHART;
 use millrace_tests::proxy::FaultProxy;
@@ -43,6 +45,39 @@ pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> St
 /// As [`run`], answering also whether it succeeded.
 pub(crate) async fn try_run(program: &str, args: &[&str], input: Option<&str>) -> (bool, String) {
     millrace_tests::kube::try_run(program, args, input).await.expect("run this by `./x it cluster`")
+}
+
+/// Kinds that tests look at again and again. A program for every look would keep a small machine busy.
+fn resource(kind: &str) -> Option<ApiResource> {
+    let (group, version, name, plural) = match kind {
+        "connection" => ("millrace.dev", "v1alpha1", "Connection", "connections"),
+        "stream" => ("millrace.dev", "v1alpha1", "Stream", "streams"),
+        "streamconfig" => ("millrace.dev", "v1alpha1", "StreamConfig", "streamconfigs"),
+        "configmap" => ("", "v1", "ConfigMap", "configmaps"),
+        "pod" => ("", "v1", "Pod", "pods"),
+        "secret" => ("", "v1", "Secret", "secrets"),
+        "deployment" => ("apps", "v1", "Deployment", "deployments"),
+        "job" => ("batch", "v1", "Job", "jobs"),
+        _ => return None,
+    };
+    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural))
+}
+
+/// A client of this test's own thread, whose runtime it belongs to.
+async fn client() -> Client {
+    thread_local! {
+        static CLIENT: OnceCell<Client> = const { OnceCell::const_new() };
+    }
+    if let Some(client) = CLIENT.with(|cell| cell.get().cloned()) {
+        return client;
+    }
+    // The second call finds it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let made = Client::try_default().await.expect("run this by `./x it cluster`");
+    CLIENT.with(|cell| {
+        let _ = cell.set(made.clone());
+    });
+    made
 }
 
 impl Kube {
@@ -131,6 +166,11 @@ impl Kube {
 
     /// An object as JSON; null if it is not there.
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Value {
+        if let Some(resource) = resource(kind)
+            && let Ok(found) = Api::<DynamicObject>::namespaced_with(client().await, &self.namespace, &resource).get_opt(name).await
+        {
+            return found.map_or(Value::Null, |object| serde_json::to_value(object).unwrap());
+        }
         let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await;
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
