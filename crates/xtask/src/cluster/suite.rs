@@ -92,22 +92,8 @@ fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
         let step = Step::cargo(&["test", "--workspace", "--test", name]);
         Ok(cluster.with_tools(step)?.features(deps::features()).args(&["--"]))
     };
-    // Those of the REST API share one installation and take turns: in a process of their own they keep no others waiting.
-    let beside = |name: &str| -> anyhow::Result<(bool, Vec<String>)> {
-        if name != "cluster" || !filter.is_empty() {
-            return step(name)?.args(&[THREADS]).args(&filter).run_tests();
-        }
-        Step::cargo(&["test", "--workspace", "--test", name, "--no-run"]).features(deps::features()).run()?;
-        let (rest, others) = (step(name)?.args(&["rest::", "--test-threads=1"]), step(name)?.args(&["--skip", "rest::", THREADS]));
-        let (rest, others) = std::thread::scope(|scope| {
-            let rest = scope.spawn(|| rest.run_tests());
-            (others.run_tests(), rest.join().unwrap_or_else(|_| bail!("a thread panicked")))
-        });
-        let ((rest_is_ok, rest_failed), (others_are_ok, others_failed)) = (rest?, others?);
-        Ok((rest_is_ok && others_are_ok, [rest_failed, others_failed].concat()))
-    };
     let suite = |name: &str| {
-        let (is_ok, failed) = beside(name)?;
+        let (is_ok, failed) = step(name)?.args(&[THREADS]).args(&filter).run_tests()?;
         if is_ok {
             return Ok(());
         }
