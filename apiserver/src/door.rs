@@ -12,8 +12,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +23,7 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use hyper::Request;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,7 +35,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use self::leave::Leave;
 use crate::tls::{self, Tls};
+
+mod leave;
 
 /// How long a failed accept, mostly for want of file descriptors, is waited out.
 const REST: Duration = Duration::from_millis(200);
@@ -138,10 +143,19 @@ impl Door {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let turn = Turn::begin(&of_requests);
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|response| response.map(|body| Answer { body, _turn: turn })) }
+            let unread = Unread::of(request.body());
+            let answer = router.clone().oneshot(request.map(|body| Heard { body, unread: unread.clone() }));
+            async move {
+                answer.await.map(|mut response| {
+                    // What is behind an unread body is no request, so this connection ends. Clients must know, or they send the next one into it.
+                    if unread.is_some() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    response.map(|body| Answer { body, _turn: turn })
+                })
+            }
         });
-        let io = TokioIo::new(Watched { stream, clock: clock.clone() });
+        let io = TokioIo::new(Watched { stream, clock: clock.clone(), leave: Leave::default() });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.limits.idle.max(self.limits.head));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
@@ -238,6 +252,48 @@ impl Drop for Turn {
     }
 }
 
+/// Whether a request's body has not come to its end yet.
+#[derive(Clone)]
+struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    fn of(body: &Incoming) -> Self {
+        Self(Arc::new(AtomicBool::new(!body.is_end_stream())))
+    }
+
+    fn is_some(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A request's body whose end is noticed.
+struct Heard {
+    body: Incoming,
+    unread: Unread,
+}
+
+impl HttpBody for Heard {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if frame.is_none() || this.body.is_end_stream() {
+            this.unread.0.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// An answer's body; dropped when all of it is on its way.
 struct Answer {
     body: Body,
@@ -265,6 +321,7 @@ impl HttpBody for Answer {
 struct Watched<S> {
     stream: S,
     clock: Arc<Clock>,
+    leave: Leave,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -279,7 +336,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
@@ -297,7 +354,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        this.leave.poll(&mut this.stream, context)
     }
 }
 

@@ -105,8 +105,7 @@ async fn odd_requests_are_refused_and_cost_nothing() {
     let address = server.api.base.trim_start_matches("http://").to_owned();
     let send = async |bytes: &[u8]| -> String {
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        // The server may close before it has read everything.
-        let _ = stream.write_all(bytes).await;
+        stream.write_all(bytes).await.unwrap();
         let mut answer = vec![0; 4096];
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
         String::from_utf8_lossy(&answer[..read.ok().and_then(Result::ok).unwrap_or(0)]).into_owned()
@@ -126,9 +125,7 @@ async fn odd_requests_are_refused_and_cost_nothing() {
     ] {
         let answer = send(&request).await;
         let shown = String::from_utf8_lossy(&request[..request.len().min(80)]).into_owned();
-        // Closing before all was read resets the connection, which may throw away the answer that was on its way.
-        let was_reset = answer.is_empty() && request.len() > 1 << 16;
-        assert!(answer.starts_with(expected) || was_reset, "{shown}: {answer}");
+        assert!(answer.starts_with(expected), "{shown}: {answer}");
     }
     let deep = "[".repeat(200_000);
     let wide = format!("{{\"query\": \"{}\"}}", "x".repeat(3 << 20));

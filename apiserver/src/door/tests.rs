@@ -12,8 +12,8 @@ struct Served {
 const LIMITS: DoorLimits = DoorLimits { head: Duration::from_millis(400), idle: Duration::from_millis(1500), connections: 4 };
 
 async fn serve_with(limits: DoorLimits) -> Served {
-    let slow = || async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    let slow = move || async move {
+        tokio::time::sleep(limits.head.min(Duration::from_millis(400)) * 2).await;
         "late"
     };
     let router = Router::new()
@@ -110,4 +110,36 @@ async fn more_connections_than_allowed_wait_until_one_goes() {
     assert!(tokio::time::timeout(Duration::from_millis(300), third.read(&mut byte)).await.is_err(), "it was answered");
     drop(held);
     assert!(heard(&mut third).await.ends_with("here"));
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_clients_that_have_not_sent_everything() {
+    let served = serve_with(LIMITS).await;
+    let large = vec![b'x'; 16 << 20];
+    let body = format!("POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", large.len());
+    for (head, status) in [(body.as_str(), "413"), ("GET /quick HTTP/1.1\r\nX-Long: ", "431")] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&large).await.unwrap();
+        let answer = heard(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "clients would use the connection again: {answer}");
+    }
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").await.unwrap();
+    let answer = heard(&mut stream).await;
+    assert!(answer.ends_with("abc") && !answer.contains("connection"), "{answer}");
+    assert!(ask(&mut stream, "/quick").await.ends_with("here"));
+}
+
+#[tokio::test]
+async fn clients_that_neither_send_nor_go_are_left() {
+    let served = serve_with(DoorLimits { head: Duration::from_secs(60), idle: Duration::from_secs(60), connections: 1 }).await;
+    let mut refused = TcpStream::connect(served.address).await.unwrap();
+    refused.write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+    refused.write_all(&vec![b'x'; 3 << 20]).await.unwrap();
+    assert!(heard(&mut refused).await.starts_with("HTTP/1.1 413 "));
+    // There is room for one, so the next is only heard when the first was let go.
+    let mut next = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut next, "/quick").await.ends_with("here"));
 }
