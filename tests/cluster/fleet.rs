@@ -68,10 +68,9 @@ async fn four_pods_share_a_run_and_its_status_speaks_for_all() {
 /// One blow against a part of the installation.
 async fn blow(kube: &Kube, scene: &Scene, turn: u32) {
     let kill = async |selector: &str| {
-        let (_, names) = kube.try_kubectl(&["get", "pods", "-l", selector, "--field-selector=status.phase=Running", "-o", "name"]).await;
-        let names: Vec<&str> = names.lines().filter(|line| line.starts_with("pod/")).collect();
-        if let Some(name) = (!names.is_empty()).then(|| names[rand::random_range(0..names.len())]) {
-            kube.try_kubectl(&["delete", name, "--force", "--grace-period=0", "--wait=false"]).await;
+        let names = kube.running(selector).await;
+        if let Some(name) = (!names.is_empty()).then(|| &names[rand::random_range(0..names.len())]) {
+            kube.kill_pod(name).await;
         }
     };
     match turn % 8 {

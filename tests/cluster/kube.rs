@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use ::kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use ::kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 use ::kube::{Api, Client};
 use millrace_tests::database::{MySqlDatabase, unique};
 pub(crate) use millrace_tests::kube::CHART;
@@ -54,8 +54,10 @@ fn resource(kind: &str) -> Option<ApiResource> {
         "stream" => ("millrace.dev", "v1alpha1", "Stream", "streams"),
         "streamconfig" => ("millrace.dev", "v1alpha1", "StreamConfig", "streamconfigs"),
         "configmap" => ("", "v1", "ConfigMap", "configmaps"),
+        "event" => ("", "v1", "Event", "events"),
         "pod" => ("", "v1", "Pod", "pods"),
         "secret" => ("", "v1", "Secret", "secrets"),
+        "lease" => ("coordination.k8s.io", "v1", "Lease", "leases"),
         "deployment" => ("apps", "v1", "Deployment", "deployments"),
         "job" => ("batch", "v1", "Job", "jobs"),
         _ => return None,
@@ -149,12 +151,36 @@ impl Kube {
         try_run("kubectl", &["-n", &self.namespace, "create", "--dry-run=server", "-f", "-"], Some(&object.to_string())).await
     }
 
+    /// Objects of a kind with these labels and fields, as JSON.
+    pub(crate) async fn list(&self, kind: &str, labels: &str, fields: &str) -> Vec<Value> {
+        let chosen = ListParams::default().labels(labels).fields(fields);
+        let list = self.objects(kind).await.expect("a kind that is listed").list(&chosen).await.unwrap();
+        list.items.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+    }
+
+    async fn objects(&self, kind: &str) -> Option<Api<DynamicObject>> {
+        Some(Api::namespaced_with(client().await, &self.namespace, &resource(kind)?))
+    }
+
+    /// Names of the objects that Kubernetes has for us with this label: jobs, pods, ConfigMaps.
+    pub(crate) async fn left(&self, label: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for kind in ["job", "pod", "configmap"] {
+            let found = self.list(kind, label, "").await;
+            names.extend(found.iter().map(|object| format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap())));
+        }
+        names
+    }
+
     /// Messages of the events about an object that have this reason.
     pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
-        let fields = format!("--field-selector=involvedObject.name={name},reason={reason}");
-        let text = self.kubectl(&["get", "events", &fields, "-o", "json"]).await;
-        let list: Value = serde_json::from_str(&text).unwrap();
-        list["items"].as_array().into_iter().flatten().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+        let found = self.list("event", "", &format!("involvedObject.name={name},reason={reason}")).await;
+        found.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Ends a pod as if its node had gone; whether it was there.
+    pub(crate) async fn kill_pod(&self, name: &str) -> bool {
+        self.objects("pod").await.expect("pods are known").delete(name, &DeleteParams::default().grace_period(0)).await.is_ok()
     }
 
     /// Removes a namespace; answers how long that took.
@@ -166,8 +192,8 @@ impl Kube {
 
     /// An object as JSON; null if it is not there.
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Value {
-        if let Some(resource) = resource(kind)
-            && let Ok(found) = Api::<DynamicObject>::namespaced_with(client().await, &self.namespace, &resource).get_opt(name).await
+        if let Some(objects) = self.objects(kind).await
+            && let Ok(found) = objects.get_opt(name).await
         {
             return found.map_or(Value::Null, |object| serde_json::to_value(object).unwrap());
         }
@@ -188,11 +214,15 @@ impl Kube {
         }
     }
 
+    /// Names of pods that run.
+    pub(crate) async fn running(&self, labels: &str) -> Vec<String> {
+        let found = self.list("pod", labels, "status.phase=Running").await;
+        found.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// Names of a stream's pods that run.
     pub(crate) async fn pods(&self, stream: &str) -> Vec<String> {
-        let label = format!("millrace.dev/stream={stream}");
-        let text = self.kubectl(&["get", "pods", "-l", &label, "--field-selector=status.phase=Running", "-o", "name"]).await;
-        text.lines().map(str::to_owned).collect()
+        self.running(&format!("millrace.dev/stream={stream}")).await
     }
 }
 

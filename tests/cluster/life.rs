@@ -14,7 +14,7 @@ async fn another_controller_takes_over_within_twenty_seconds() {
     let first = holder().await;
     assert!(!first.is_empty());
     let killed_at = Instant::now();
-    kube.kubectl(&["delete", "pod", &first, "--force", "--grace-period=0"]).await;
+    assert!(kube.kill_pod(&first).await);
     loop {
         let now = holder().await;
         if !now.is_empty() && now != first {
@@ -44,11 +44,11 @@ async fn a_missing_connection_is_waited_for_and_a_deleted_stream_leaves_nothing(
     let label = format!("millrace.dev/stream={}", scene.stream());
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        let left = kube.kubectl(&["get", "jobs,pods,configmaps", "-l", &label, "-o", "name"]).await;
-        if left.trim().is_empty() || left.contains("No resources") {
+        let left = kube.left(&label).await;
+        if left.is_empty() {
             break;
         }
-        assert!(Instant::now() < end, "left behind: {left}");
+        assert!(Instant::now() < end, "left behind: {left:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -88,7 +88,7 @@ async fn a_deleted_definition_ends_its_stream_and_removes_what_that_left_unfinis
     assert_eq!((ask(&scene, RUNS).await, target().await), (0, 0));
     let label = format!("millrace.dev/cleanup={}", scene.name);
     let end = Instant::now() + LONG;
-    while kube.kubectl(&["get", "jobs,pods,configmaps", "-l", &label, "-o", "name"]).await.contains('/') {
+    while !kube.left(&label).await.is_empty() {
         assert!(Instant::now() < end, "the clean-up left something");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -178,9 +178,10 @@ async fn a_nonce_runs_a_finished_convert_again_and_history_is_kept_within_its_li
     let config = kube.until("streamconfig", &scene.name, "idle", |object| condition(object, "Progressing").1 == "Idle").await;
     assert_eq!((&config["status"]["lastRun"], &config["status"]["observedNonce"]), (&json!(2), &json!("b")), "{config:#}");
     kube.apply(&[definition("b")]).await;
-    let streams = kube.kubectl(&["get", "streams", "-o", "name"]).await;
-    let own: Vec<&str> = streams.lines().filter(|line| line.contains(&scene.name)).collect();
-    assert_eq!(own, [format!("stream.millrace.dev/{}-2", scene.name)]);
+    let streams = kube.list("stream", "", "").await;
+    let own: Vec<&str> =
+        streams.iter().filter_map(|stream| stream["metadata"]["name"].as_str()).filter(|name| name.starts_with(&scene.name)).collect();
+    assert_eq!(own, [format!("{}-2", scene.name)]);
 }
 
 #[tokio::test]

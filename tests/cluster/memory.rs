@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::release::{place, release};
 
 /// MiB of controller, API server and query tier with its warm pool, one pod each.
@@ -40,18 +38,13 @@ async fn an_idle_control_plane_takes_no_more_than_150_mib() {
     // The warm pool is there once somebody has asked.
     let answer = place.api.post("/query/federated", serde_json::json!({"sql": "SELECT 1 AS one"})).await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
-    let list = release().await.kube.kubectl(&["get", "pods", "--field-selector=status.phase=Running", "-o", "json"]).await;
-    let list: Value = serde_json::from_str(&list).unwrap();
+    let pods = release().await.kube.list("pod", "", "status.phase=Running").await;
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let measured = memory();
         // Of several pods of a kind the largest counts.
         let largest = |component: &str| {
-            let own = list["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == component);
+            let own = pods.iter().filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == component);
             own.filter_map(|pod| measured.get(pod["metadata"]["uid"].as_str()?).copied()).fold(0.0, f64::max)
         };
         let parts = ["controller", "apiserver", "query"].map(|component| (component, largest(component)));

@@ -8,7 +8,7 @@ use millrace_tests::kube::INGRESS_VARIABLE;
 use millrace_tests::suites::rest::Place;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::kube::{CHART, Kube, LONG, host};
+use crate::kube::{CHART, Kube, LONG, condition, host};
 
 const API_SERVERS: &str = "app.kubernetes.io/component=apiserver";
 
@@ -52,13 +52,17 @@ pub(crate) async fn place() -> (MutexGuard<'static, ()>, Place) {
 impl Release {
     /// The addresses of the API servers' pods, all ready.
     pub(crate) async fn api_servers(&self) -> Vec<String> {
-        self.kube.kubectl(&["rollout", "status", "deployment/millrace-apiserver", "--timeout=120s"]).await;
-        let text = self.kube.kubectl(&["get", "pods", "-l", API_SERVERS, "--field-selector=status.phase=Running", "-o", "json"]).await;
-        let pods: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let there = pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        let bases: Vec<String> = there.map(|pod| format!("http://{}:8020", pod["status"]["podIP"].as_str().unwrap())).collect();
-        assert_eq!(bases.len(), 2, "{pods}");
-        bases
+        let end = Instant::now() + LONG;
+        loop {
+            let pods = self.kube.list("pod", API_SERVERS, "status.phase=Running").await;
+            let there = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null() && condition(pod, "Ready").0 == "True");
+            let bases: Vec<String> = there.map(|pod| format!("http://{}:8020", pod["status"]["podIP"].as_str().unwrap())).collect();
+            if bases.len() == 2 {
+                return bases;
+            }
+            assert!(Instant::now() < end, "there are not two API servers: {pods:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// A client of all API servers in turn.
@@ -105,8 +109,8 @@ impl Release {
         self.kube.kubectl(&["delete", "pods", "-l", API_SERVERS, "--force", "--grace-period=0"]).await;
         let end = Instant::now() + LONG;
         loop {
-            let text = self.kube.kubectl(&["get", "deployment", "millrace-apiserver", "-o", "jsonpath={.status.readyReplicas}"]).await;
-            if text.trim() == "2" && self.api_servers().await.iter().all(|base| !before.contains(base)) {
+            let deployment = self.kube.get("deployment", "millrace-apiserver").await;
+            if deployment["status"]["readyReplicas"] == 2 && self.api_servers().await.iter().all(|base| !before.contains(base)) {
                 return;
             }
             assert!(Instant::now() < end, "the API servers do not come back");
@@ -118,8 +122,8 @@ impl Release {
     pub(crate) async fn nats(&self) -> (String, String) {
         static FORWARDED: OnceCell<u16> = OnceCell::const_new();
         let port = FORWARDED.get_or_init(|| self.kube.forward("pod/millrace-nats-0", 4222)).await;
-        let token = self.kube.kubectl(&["get", "secret", "millrace-nats", "-o", "jsonpath={.data.token}"]).await;
-        let token = base64::engine::general_purpose::STANDARD.decode(token.trim()).unwrap();
+        let secret = self.kube.get("secret", "millrace-nats").await;
+        let token = base64::engine::general_purpose::STANDARD.decode(secret["data"]["token"].as_str().unwrap()).unwrap();
         (format!("nats://127.0.0.1:{port}"), String::from_utf8(token).unwrap())
     }
 }

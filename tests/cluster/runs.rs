@@ -84,7 +84,7 @@ async fn a_run_goes_on_when_its_pod_is_killed_and_says_that_the_cut_was_lost() {
     scene.proxy.hold_at(20_000_000).await;
     let pods = kube.pods(&scene.stream()).await;
     assert_eq!(pods.len(), 1, "{pods:?}");
-    kube.kubectl(&["delete", &pods[0], "--force", "--grace-period=0"]).await;
+    assert!(kube.kill_pod(&pods[0]).await);
     scene.proxy.release();
     let stream = kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
     assert_arrived(&scene).await;

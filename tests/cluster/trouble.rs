@@ -161,8 +161,7 @@ async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_dou
     }
     scene.proxy.release();
     let code = |object: &Value| object["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].clone();
-    let older = pod.strip_prefix("pod/").unwrap_or(&pod).to_owned();
-    let ended = kube.until("pod", &older, "fenced", |object| !code(object).is_null()).await;
+    let ended = kube.until("pod", &pod, "fenced", |object| !code(object).is_null()).await;
     assert_eq!(code(&ended), 4, "{ended:#}");
     kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
     assert_equal(&scene.source.pool, &scene.source.name, &target.client, "public", "products").await.unwrap();

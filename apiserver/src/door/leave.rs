@@ -22,7 +22,10 @@ pub(super) enum Leave {
     #[default]
     Staying,
     /// Said; what still comes is thrown away.
-    Listening { ends_at: Instant, silence: Pin<Box<Sleep>> },
+    Listening {
+        ends_at: Instant,
+        silence: Pin<Box<Sleep>>,
+    },
     Gone,
 }
 
@@ -43,7 +46,9 @@ impl Leave {
                     let mut bytes = [0; 8192];
                     let mut buffer = ReadBuf::new(&mut bytes);
                     match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => silence.as_mut().reset((*ends_at).min(Instant::now() + SILENCE)),
+                        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                            silence.as_mut().reset((*ends_at).min(Instant::now() + SILENCE))
+                        }
                         Poll::Ready(_) => *self = Self::Gone,
                         Poll::Pending => {
                             ready!(silence.as_mut().poll(context));
