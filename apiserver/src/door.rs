@@ -3,7 +3,8 @@
 //! ```text
 //!  room for one more? ─▶ accept ─▶ [TLS: hello within `head`; plain HTTP gets a 400] ─▶ HTTP/1.1 ─▶ router
 //!                                                                                        │ head within `head` of its first byte
-//!                                                                                        └ the next one within `idle`, else closed
+//!                                                                                        │ the next one within `idle`, else closed
+//!                                                                                        └ of an answer, a byte within `stall`
 //! ```
 //!
 //! The server's library knows one limit for both kinds of waiting. They are kept apart here, because a proxy holds idle connections open for good reasons, while a
@@ -13,7 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct DoorLimits {
     pub head: Duration,
     /// Between two requests on a connection.
     pub idle: Duration,
+    /// While an answer is on its way and the client takes no byte of it.
+    pub stall: Duration,
     /// Connections at once; others wait to be accepted.
     pub connections: usize,
 }
@@ -59,7 +62,7 @@ pub struct DoorLimits {
 impl Default for DoorLimits {
     fn default() -> Self {
         // Below the usual 1,024 file descriptors of a process, which also has databases to talk to.
-        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), connections: 800 }
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), stall: Duration::from_secs(60), connections: 800 }
     }
 }
 
@@ -182,29 +185,58 @@ impl Door {
     }
 }
 
-/// Where a connection is.
+/// Where a connection's requests are.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// A head is on its way, since then.
     Head(Instant),
     /// A request is being answered.
     Busy,
-    /// All was answered then.
+    /// All was answered then, though the client may not have taken it yet.
     Idle(Instant),
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    phase: Phase,
+    /// Since when bytes wait for the client to take them.
+    unsent_since: Option<Instant>,
+}
+
 #[derive(Debug)]
-struct Clock(Mutex<Phase>);
+struct Clock(Mutex<Times>);
 
 impl Clock {
     fn new() -> Self {
-        Self(Mutex::new(Phase::Head(Instant::now())))
+        Self(Mutex::new(Times { phase: Phase::Head(Instant::now()), unsent_since: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Times> {
+        // Whole after every statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, to: impl FnOnce(Phase) -> Phase) {
-        // Whole after every statement.
-        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *phase = to(*phase);
+        let mut times = self.lock();
+        times.phase = to(times.phase);
+    }
+
+    /// Bytes were to be sent: some were taken, or none, or all that there are.
+    fn tell<T>(&self, sent: &Poll<io::Result<T>>, is_all: bool) {
+        let mut times = self.lock();
+        match sent {
+            Poll::Pending => {
+                times.unsent_since.get_or_insert_with(Instant::now);
+            }
+            // Nothing has waited.
+            Poll::Ready(_) if times.unsent_since.is_none() => {}
+            Poll::Ready(_) => {
+                times.unsent_since = (!is_all).then(Instant::now);
+                if let Phase::Idle(since) = &mut times.phase {
+                    *since = Instant::now();
+                }
+            }
+        }
     }
 
     /// Bytes have come.
@@ -216,7 +248,11 @@ impl Clock {
     }
 
     fn deadline(&self, limits: &DoorLimits, ends_at: Option<Instant>) -> Option<Instant> {
-        let due = match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        let times = *self.lock();
+        if let Some(since) = times.unsent_since {
+            return Some(since + limits.stall);
+        }
+        let due = match times.phase {
             Phase::Busy => return None,
             Phase::Head(since) => since + limits.head,
             Phase::Idle(since) => since + limits.idle,
@@ -230,7 +266,7 @@ impl Clock {
 
     /// Until somebody looks again: the phase changes meanwhile, so a quarter of the shorter limit at most.
     fn pause(&self, limits: &DoorLimits, ends_at: Option<Instant>) -> Duration {
-        let most = limits.head.min(limits.idle) / 4;
+        let most = limits.head.min(limits.idle).min(limits.stall) / 4;
         let left = self.deadline(limits, ends_at).map_or(most, |deadline| deadline.saturating_duration_since(Instant::now()));
         left.min(most).max(Duration::from_millis(10))
     }
@@ -294,7 +330,7 @@ impl HttpBody for Heard {
     }
 }
 
-/// An answer's body; dropped when all of it is on its way.
+/// An answer's body; dropped when all of it waits to be sent.
 struct Answer {
     body: Body,
     _turn: Turn,
@@ -317,7 +353,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// A stream whose bytes are noticed.
+/// A stream whose bytes are noticed. Whoever writes to it flushes it when nothing is left to write, so a flush that is done means that all is sent.
 struct Watched<S> {
     stream: S,
     clock: Arc<Clock>,
@@ -338,11 +374,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.clock.tell(&sent, false);
+        sent
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, parts)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.stream).poll_write_vectored(context, parts);
+        this.clock.tell(&sent, false);
+        sent
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -350,7 +392,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.stream).poll_flush(context);
+        this.clock.tell(&sent, true);
+        sent
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::policy::Stalled;
 
+mod numbers;
+
 /// The largest request body, bytes.
 pub(crate) const MAX_BODY: usize = 2 << 20;
 
@@ -40,7 +42,9 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             return Ok(Self(Value::Null));
         }
         let value = serde_json::from_slice(&bytes);
-        value.map(Self).map_err(|error| ApiError::new(Code::InvalidJson, format!("the body is not JSON: {error}")))
+        let value = value.map_err(|error| ApiError::new(Code::InvalidJson, format!("the body is not JSON: {error}")))?;
+        numbers::check(&bytes)?;
+        Ok(Self(value))
     }
 }
 

@@ -7,17 +7,21 @@
 //! ```
 //!
 //! Answers stay for [`KEPT_FOR`] in the memory of one process; servers of a cluster keep them for each other too ([`SharedAnswers`]), because a promise that
-//! holds only if the client happens to reach the same server again is none. A 5xx answer is not kept, so that it can be tried again.
+//! holds only if the client happens to reach the same server again is none. A failure that certainly changed nothing is not kept, so that it can be tried again; one that
+//! may have happened all the same is, so that it is not.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -173,7 +177,11 @@ async fn run_once(keys: &IdempotencyKeys, caller: &str, request: Request, next: 
                         }
                     }
                 }
-                let response = next.run(request).await;
+                // A handler that panics has come to no known end either.
+                let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                    Ok(response) => response,
+                    Err(_) => ApiError::new(Code::Internal, "the request failed inside the server").into_response(),
+                };
                 under_way.keep(sender, response, slot.as_ref()).await
             });
             task.await.map_err(|_| ApiError::new(Code::Internal, "the request failed inside the server"))?
@@ -191,9 +199,12 @@ struct UnderWay {
 impl UnderWay {
     async fn keep(&mut self, sender: watch::Sender<Option<Answer>>, response: Response, slot: Option<&Slot>) -> ApiResult<Response> {
         if response.status().is_server_error() {
+            let code = response.extensions().get::<Code>().copied();
+            let kept = (!code.is_some_and(is_undone)).then(|| lost(code));
             if let Some(slot) = slot {
-                slot.settle(None).await;
+                slot.settle(kept.as_ref()).await;
             }
+            self.is_kept = kept.is_some_and(|answer| sender.send(Some(answer)).is_ok());
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
@@ -228,6 +239,21 @@ fn replay(answer: Answer) -> Response {
 fn other() -> ApiError {
     let text = format!("`{HEADER}` was sent before with another request; a new request needs a new key");
     ApiError::new(Code::IdempotencyConflict, text).detail("field", HEADER)
+}
+
+/// Whether a request that failed so has certainly changed nothing: it never got to its database, or its transaction was rolled back.
+fn is_undone(code: Code) -> bool {
+    matches!(code, Code::Unreachable | Code::Exhausted | Code::Contention | Code::Unavailable | Code::EntitlementUnavailable)
+}
+
+/// What is answered to a request that is sent again after nobody knows whether it was done: a commit whose answer is lost may have happened.
+fn lost(code: Option<Code>) -> Answer {
+    let text = "the first request with this key failed, and whether it was done is not known; look before you send it with a new key";
+    let error = ApiError::new(Code::Unavailable, text).detail("field", HEADER);
+    let error = code.into_iter().fold(error, |error, code| error.detail("code", code.as_str()));
+    let (status, body) = error.into_parts();
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Answer { status, headers, body: serde_json::to_vec(&body).unwrap_or_default().into() }
 }
 
 fn unknown() -> Response {

@@ -17,6 +17,7 @@ use millrace_core::federation::AliasedSource;
 use millrace_core::files::{FileFormat, FileSet};
 use millrace_core::id::ConnectionId;
 use millrace_core::objects::{CredentialSource, ObjectAccess, SettingNames};
+use millrace_core::validate::check_bucket;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
@@ -95,6 +96,39 @@ impl Site {
         }
         Ok(ObjectPath::below(self.base().as_ref(), path)?)
     }
+
+    /// The bucket and prefix to list, inside the scope.
+    ///
+    /// # Errors
+    /// [`Code::PathRefused`] for what lies outside.
+    pub(crate) fn part(&self, bucket: Option<&str>, prefix: Option<&str>) -> ApiResult<(String, String)> {
+        let scope_bucket = self.scope.bucket.as_deref().filter(|bucket| !bucket.is_empty());
+        let scope_prefix = self.scope.prefix.as_deref().unwrap_or_default();
+        let bucket = bucket.filter(|bucket| !bucket.is_empty()).or(scope_bucket);
+        let bucket = bucket.ok_or_else(|| ApiError::invalid("bucket", "name a bucket"))?;
+        check_bucket(bucket).map_err(|text| ApiError::invalid("bucket", text))?;
+        if scope_bucket.is_some_and(|scope| scope != bucket) {
+            return Err(outside("bucket"));
+        }
+        let prefix = prefix.unwrap_or(scope_prefix);
+        if !prefix.starts_with(scope_prefix) {
+            return Err(outside("prefix"));
+        }
+        Ok((bucket.to_owned(), prefix.to_owned()))
+    }
+
+    /// The names of the buckets inside the scope.
+    pub(crate) async fn buckets(&self) -> ApiResult<Vec<String>> {
+        match self.scope.bucket.as_deref().filter(|bucket| !bucket.is_empty()) {
+            // Whoever may see one bucket only cannot list them all.
+            Some(bucket) => Ok(self.store.check(Some(bucket)).await.map(|()| vec![bucket.to_owned()])?),
+            None => Ok(self.store.buckets().await?),
+        }
+    }
+}
+
+pub(crate) fn outside(field: &str) -> ApiError {
+    ApiError::new(Code::PathRefused, "this lies outside the connection's scope").detail("field", field)
 }
 
 /// A connection by its id, if there is one in the request.

@@ -198,6 +198,15 @@ async fn the_audit_log_tells_who_did_what_and_no_value() {
     wrong.key = Some("mr_S3cret".into());
     assert_eq!(wrong.call(Method::DELETE, &format!("{rows}/delete"), Some(json!({"deletes": []}))).await.unwrap().status, 401);
     assert_eq!(server.api.get(&format!("{side}/tables/precious/data")).await.unwrap().status, 200);
+    // A client that goes away hides nothing of what it has done.
+    let sql = json!({"query": "INSERT INTO precious VALUES (9, 'S3cret'); SELECT pg_sleep(60)"});
+    let gone = tokio::time::timeout(Duration::from_millis(1500), server.api.post(&format!("{side}/query"), sql));
+    assert!(gone.await.is_err(), "the statement does not take its time");
+    let end = Instant::now() + Duration::from_secs(20);
+    while !std::fs::read_to_string(&file).unwrap().contains("abandoned") {
+        assert!(Instant::now() < end, "the request that was given up is not told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(server.process.terminate().await, Some(0));
     let text = std::fs::read_to_string(&file).unwrap();
     use std::os::unix::fs::PermissionsExt as _;
@@ -215,8 +224,11 @@ async fn the_audit_log_tells_who_did_what_and_no_value() {
         ("queryDatabase", "done"),
         ("queryDatabase", "failed"),
         ("deleteRows", "refused"),
+        ("queryDatabase", "abandoned"),
     ];
     assert_eq!(told, expected, "{text}");
+    let abandoned = &events[6];
+    assert!(abandoned["statements"].as_str().unwrap().starts_with("INSERT") && abandoned["digest"].is_string(), "{abandoned}");
     let key = server.keys(&["list"]).await.split('\t').next().unwrap().to_owned();
     assert!(
         events[..5].iter().all(|event| event["key"] == key && event["client"] == "127.0.0.1" && event["timestamp"].is_string()),

@@ -1,12 +1,19 @@
 //! A TCP proxy that misbehaves on request: cuts, holds, delays, refuses.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+/// Where proxies run. A test's own runtime ends with the test, and what was moved through its proxies is cleaned up through them afterwards.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("proxies").enable_all().build().expect("a runtime for proxies")
+});
 
 /// How long bytes that should pass may take: pods take long to come on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,7 +32,13 @@ struct Mode {
     generation: u64,
 }
 
-/// A proxy in front of one server.
+impl Default for Mode {
+    fn default() -> Self {
+        Self { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, rate: 0, generation: 0 }
+    }
+}
+
+/// A proxy in front of one server. Once it is dropped, everything passes.
 pub struct FaultProxy {
     /// Where clients connect.
     pub port: u16,
@@ -42,9 +55,13 @@ impl FaultProxy {
 
     /// Starts a proxy to `host:port` that listens at another address of this machine.
     pub async fn start_on(address: &str, host: &str, port: u16) -> std::io::Result<Self> {
+        let (address, host) = (address.to_owned(), host.to_owned());
+        RUNTIME.spawn(async move { Self::start_here(&address, &host, port).await }).await.map_err(std::io::Error::other)?
+    }
+
+    async fn start_here(address: &str, host: &str, port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
-        let (mode, modes) =
-            watch::channel(Mode { is_held: false, hold_at: u64::MAX, refuses: false, delay: Duration::ZERO, rate: 0, generation: 0 });
+        let (mode, modes) = watch::channel(Mode::default());
         let mode = Arc::new(mode);
         let proxy = Self {
             port: listener.local_addr()?.port(),
@@ -130,6 +147,12 @@ impl FaultProxy {
         let mut bytes = self.bytes.subscribe();
         let passed = tokio::time::timeout(PATIENCE, bytes.wait_for(|bytes| *bytes >= count)).await;
         assert!(passed.is_ok(), "{} of {count} bytes have passed", *self.bytes.borrow());
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.mode.send_modify(|mode| *mode = Mode { generation: mode.generation, ..Mode::default() });
     }
 }
 

@@ -9,7 +9,11 @@ struct Served {
     task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
-const LIMITS: DoorLimits = DoorLimits { head: Duration::from_millis(400), idle: Duration::from_millis(1500), connections: 4 };
+const LIMITS: DoorLimits =
+    DoorLimits { head: Duration::from_millis(400), idle: Duration::from_millis(1500), stall: Duration::from_secs(60), connections: 4 };
+
+/// More than all buffers between the server and a client hold.
+const LARGE: usize = 64 << 20;
 
 async fn serve_with(limits: DoorLimits) -> Served {
     let slow = move || async move {
@@ -19,6 +23,7 @@ async fn serve_with(limits: DoorLimits) -> Served {
     let router = Router::new()
         .route("/quick", get(|| async { "here" }))
         .route("/slow", get(slow))
+        .route("/large", get(|| async { vec![b'x'; LARGE] }))
         .route("/body", post(|body: Bytes| async { body }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -113,6 +118,37 @@ async fn more_connections_than_allowed_wait_until_one_goes() {
 }
 
 #[tokio::test]
+async fn a_slow_client_gets_all_of_a_large_answer_even_at_a_shutdown() {
+    let served = serve_with(DoorLimits { head: Duration::from_millis(200), idle: Duration::from_millis(200), ..LIMITS }).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let (mut bytes, mut taken) = (vec![0; 8 << 20], 0);
+    for round in 0.. {
+        match stream.read(&mut bytes).await.unwrap() {
+            0 => break,
+            more => taken += more,
+        }
+        if round == 2 {
+            served.shutdown.cancel();
+        }
+        if round < 6 {
+            // Longer than a connection may be idle, and all of them longer than what is let go at a shutdown.
+            tokio::time::sleep(Duration::from_millis(350)).await;
+        }
+    }
+    assert!(taken > LARGE, "{taken} bytes of {LARGE}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
+    let served = serve_with(DoorLimits { stall: Duration::from_millis(400), connections: 1, ..LIMITS }).await;
+    let mut stalled = TcpStream::connect(served.address).await.unwrap();
+    stalled.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut next = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut next, "/quick").await.ends_with("here"));
+}
+
+#[tokio::test]
 async fn a_refusal_reaches_clients_that_have_not_sent_everything() {
     let served = serve_with(LIMITS).await;
     let large = vec![b'x'; 16 << 20];
@@ -134,7 +170,7 @@ async fn a_refusal_reaches_clients_that_have_not_sent_everything() {
 
 #[tokio::test]
 async fn clients_that_neither_send_nor_go_are_left() {
-    let served = serve_with(DoorLimits { head: Duration::from_secs(60), idle: Duration::from_secs(60), connections: 1 }).await;
+    let served = serve_with(DoorLimits { head: Duration::from_secs(60), idle: Duration::from_secs(60), connections: 1, ..LIMITS }).await;
     let mut refused = TcpStream::connect(served.address).await.unwrap();
     refused.write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
     refused.write_all(&vec![b'x'; 3 << 20]).await.unwrap();

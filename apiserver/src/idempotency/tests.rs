@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// A server that counts what it makes; `/fails` fails the first time.
+/// A server that counts what it makes; `/fails` and `/breaks` fail the first time, without having begun and in the middle.
 fn server(made: &Arc<AtomicUsize>) -> Router {
     server_with(IdempotencyKeys::default(), made)
 }
@@ -21,12 +21,24 @@ fn server_with(keys: IdempotencyKeys, made: &Arc<AtomicUsize>) -> Router {
         (StatusCode::CREATED, format!("made {}", made.fetch_add(1, Ordering::SeqCst) + 1))
     };
     let fail = |made: Arc<AtomicUsize>| async move {
-        if made.fetch_add(1, Ordering::SeqCst) == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::OK }
+        if made.fetch_add(1, Ordering::SeqCst) == 0 {
+            ApiError::new(Code::Unreachable, "closed").into_response()
+        } else {
+            StatusCode::OK.into_response()
+        }
     };
-    let (first, second) = (made.clone(), made.clone());
+    let break_down = |made: Arc<AtomicUsize>| async move {
+        if made.fetch_add(1, Ordering::SeqCst) == 0 {
+            ApiError::new(Code::ConnectionLost, "broken").into_response()
+        } else {
+            panic!("twice")
+        }
+    };
+    let (first, second, third) = (made.clone(), made.clone(), made.clone());
     Router::new()
         .route("/makes", post(move |_: Bytes| make(first.clone())))
         .route("/fails", post(move |_: Bytes| fail(second.clone())))
+        .route("/breaks", post(move |_: Bytes| break_down(third.clone())))
         .layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let keys = keys.clone();
             async move {
@@ -82,6 +94,20 @@ async fn failures_of_the_server_can_be_tried_again() {
     assert_eq!(send(&server, "/fails", "a", "k1", "").await.0, 502);
     assert_eq!(send(&server, "/fails", "a", "k1", "").await, (200, String::new(), false));
     assert_eq!(send(&server, "/fails", "a", "k1", "").await, (200, String::new(), true));
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_done_again() {
+    let made = Arc::default();
+    let server = server(&made);
+    let (status, text, _) = send(&server, "/breaks", "a", "k1", "").await;
+    assert!(status == 502 && text.contains("CONNECTION_LOST"), "{text}");
+    let (status, text, is_replayed) = send(&server, "/breaks", "a", "k1", "").await;
+    assert!(status == 503 && is_replayed && text.contains("is not known") && text.contains("CONNECTION_LOST"), "{text}");
+    // A handler that panics has come to no known end either.
+    assert_eq!(send(&server, "/breaks", "a", "k2", "").await.0, 500);
+    assert_eq!(send(&server, "/breaks", "a", "k2", "").await.0, 503);
+    assert_eq!(made.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

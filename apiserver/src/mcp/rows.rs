@@ -126,6 +126,7 @@ pub(super) async fn read(state: &AppState, place: &Place, wanted: Wanted) -> Api
         condition: wanted.condition,
         order_by: wanted.order_by,
         order_dir: wanted.order_dir,
+        most_bytes: Some(MOST_BYTES),
         ..DataParams::default()
     };
     let page = rows_of(state, place, &params, false).await?;

@@ -87,16 +87,17 @@ async fn objects(state: AppState, takes: ObjectsTakes) -> ApiResult<Listed<Objec
 
 /// The names of a connection's buckets.
 async fn buckets_of(state: &AppState, connection: &str) -> ApiResult<Vec<String>> {
-    Ok(site(state, connection).await?.store.buckets().await?)
+    site(state, connection).await?.buckets().await
 }
 
 /// The first `count` objects of a bucket below a prefix, in the order of their keys, and one more if there are more.
 async fn objects_of(state: &AppState, takes: &ObjectsTakes, count: u64) -> ApiResult<Vec<ObjectEntry>> {
     let site = site(state, &takes.connection_id).await?;
+    let (bucket, prefix) = site.part(Some(&takes.bucket), Some(&takes.prefix).filter(|prefix| !prefix.is_empty()).map(String::as_str))?;
     let (mut found, mut token) = (Vec::new(), None);
     loop {
         let paging = Paging { is_recursive: true, limit: PAGE, token: token.as_deref() };
-        let page = site.store.page(&takes.bucket, &takes.prefix, paging).await?;
+        let page = site.store.page(&bucket, &prefix, paging).await?;
         found.extend(page.objects.into_iter().map(|object| ObjectEntry {
             key: object.key,
             size: object.size,

@@ -32,6 +32,8 @@ use crate::wire::data::{
 const TAG: &str = "data";
 /// How long a page may take.
 const PAGE: Duration = Duration::from_secs(60);
+/// The rows of a page are collected before they are sent, and may be so many bytes of text.
+const MOST_BYTES: usize = 64 << 20;
 /// How long counting and statistics may take.
 const LONG: Duration = Duration::from_secs(120);
 /// How long changes may take.
@@ -194,11 +196,10 @@ pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams
     if limit > MAX_LIMIT {
         return Err(ApiError::invalid("limit", format!("a page has at most {MAX_LIMIT} rows")).detail("value", limit));
     }
-    let limit = match params.max_rows {
-        0 => limit,
-        most => limit.min(most.saturating_sub(params.offset)),
-    };
     let order = params.order()?;
+    let (after, given) = params.cursor(&order)?.map_or((None, params.offset), |(cursor, given)| (Some(cursor), given));
+    let reachable = if params.max_rows > 0 { params.max_rows } else { u64::MAX };
+    let limit = limit.min(reachable.saturating_sub(given));
     if folders::is_folder(place) {
         return rows_of_files(state, place, params, limit, order).await;
     }
@@ -207,12 +208,12 @@ pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams
         object: place.object(),
         limit,
         offset: params.offset,
-        after: params.cursor(&order)?,
+        after,
         order,
         condition: condition.map(str::to_owned),
         is_editable,
     };
-    let mut rows = JsonRows::new(params.numbers()?);
+    let mut rows = JsonRows::new(params.numbers()?).at_most(params.most_bytes.unwrap_or(MOST_BYTES));
     if is_editable {
         rows = rows.with_etags();
     }
@@ -235,6 +236,7 @@ pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams
     let total_count = if params.max_rows > 0 { total.min(i64::try_from(params.max_rows).unwrap_or(i64::MAX)) } else { total };
     let text = format!("[{}]", rows.take());
     let raw = RawValue::from_string(text).map_err(no_json)?;
+    let behind = given.saturating_add(rows.count());
     Ok(TableData {
         column_types: page.columns.iter().map(|column| column.native_type.clone()).collect(),
         columns: page.columns.into_iter().map(|column| column.name).collect(),
@@ -245,8 +247,8 @@ pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams
         limit,
         offset: params.offset,
         status: "success",
-        // A page without rows ends nowhere.
-        next_cursor: page.next.filter(|_| rows.count() > 0).map(|cursor| params.seal(cursor)),
+        // A page without rows ends nowhere, and behind the last row that can be reached there is no page.
+        next_cursor: page.next.filter(|_| rows.count() > 0 && behind < reachable).map(|cursor| params.seal(cursor, behind)),
     })
 }
 

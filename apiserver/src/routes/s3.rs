@@ -8,7 +8,6 @@ use axum::routing::{get, post};
 use millrace_connectors::s3::{self, Condition, ObjectPath, Page, Paging, Store};
 use millrace_core::Kind;
 use millrace_core::objects::{Manifest, SettingNames};
-use millrace_core::validate::check_bucket;
 use serde_json::json;
 
 use crate::errors::{ApiError, ApiResult, Code};
@@ -176,7 +175,7 @@ async fn validate(
 
 async fn list(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<ListParams>) -> ApiResult<Json<ObjectListing>> {
     let site = objects::site(&state, &headers, params.connection_id.as_deref()).await?;
-    let (bucket, prefix) = place(&site, &params)?;
+    let (bucket, prefix) = site.part(params.bucket.as_deref(), params.prefix.as_deref())?;
     let limit = params.max_keys.unwrap_or(MOST_KEYS);
     if !(1..=MOST_KEYS).contains(&limit) {
         return Err(ApiError::invalid("maxKeys", format!("`maxKeys` lies between 1 and {MOST_KEYS}")));
@@ -237,34 +236,9 @@ async fn from_manifest(
     Ok(Some((page, path)))
 }
 
-/// The bucket and prefix of a request, inside the connection's scope.
-fn place(site: &Site, params: &ListParams) -> ApiResult<(String, String)> {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let scope_bucket = given(&site.scope.bucket);
-    let scope_prefix = given(&site.scope.prefix).unwrap_or_default();
-    let bucket = given(&params.bucket).or(scope_bucket.clone()).ok_or_else(|| ApiError::invalid("bucket", "name a bucket"))?;
-    check_bucket(&bucket).map_err(|text| ApiError::invalid("bucket", text))?;
-    let prefix = params.prefix.clone().unwrap_or_else(|| scope_prefix.clone());
-    if scope_bucket.is_some_and(|scope| scope != bucket) {
-        return Err(outside("bucket"));
-    }
-    if !prefix.starts_with(&scope_prefix) {
-        return Err(outside("prefix"));
-    }
-    Ok((bucket, prefix))
-}
-
-fn outside(field: &str) -> ApiError {
-    ApiError::new(Code::PathRefused, "this lies outside the connection's scope").detail("field", field)
-}
-
 async fn buckets(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<ListParams>) -> ApiResult<Json<Buckets>> {
     let site = objects::site(&state, &headers, params.connection_id.as_deref()).await?;
-    let buckets = match site.scope.bucket.clone().filter(|bucket| !bucket.is_empty()) {
-        // Whoever may see one bucket only cannot list them all.
-        Some(bucket) => site.store.check(Some(&bucket)).await.map(|()| vec![bucket])?,
-        None => site.store.buckets().await?,
-    };
+    let buckets = site.buckets().await?;
     Ok(Json(Buckets { count: buckets.len(), buckets }))
 }
 
@@ -276,7 +250,7 @@ async fn create_bucket(
     let request: BucketRequest = read(body)?;
     let site = objects::site(&state, &headers, request.connection_id.as_deref()).await?;
     if site.scope.bucket.as_ref().is_some_and(|scope| !scope.is_empty() && *scope != request.bucket) {
-        return Err(outside("bucket"));
+        return Err(objects::outside("bucket"));
     }
     let region = request.region.filter(|region| !region.is_empty());
     let region = site.store.create_bucket(&request.bucket, region.as_deref()).await?;

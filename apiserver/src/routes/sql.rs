@@ -10,9 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use millrace_core::Error;
 use millrace_core::explore::{READ_ONLY, RunRequest};
 use millrace_core::json_rows::Numbers;
+use millrace_core::{Error, Kind};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -119,14 +119,10 @@ async fn run(state: AppState, place: Place, trail: Trail, lease: Lease, JsonBody
     check(&request.query)?;
     let numbers = crate::wire::data::numbers(request.numbers.as_deref())?;
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    let running = Running { state, place, trail, lease, request, results: Results::new(numbers, sender.clone()), deadline: DEADLINE };
+    let results = Results::new(numbers, sender.clone());
+    let running = Running { state, place, trail, lease, request, results, reader: Some(sender), deadline: DEADLINE };
     // In a task of its own: it goes on while the response is on its way, and ends when nobody reads it any more.
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            outcome = running.run() => outcome,
-            () = sender.closed() => Err(Failed { error: ApiError::new(Code::Cancelled, "the client has gone away"), earlier: None }),
-        }
-    });
+    let task = tokio::spawn(running.run());
     match receiver.recv().await {
         Some(first) => Ok(streamed(first, receiver, task)),
         None => match task.await {
@@ -145,7 +141,8 @@ pub(crate) async fn read_only(state: &AppState, place: Place, reading: Reading<'
         SqlRequest { query: reading.sql.to_owned(), max_rows: Some(reading.max_rows), read_only: true, numbers: None, tab_id: None };
     let lease = place.lease(state).await?;
     let results = Results::new(Numbers::default(), sender);
-    let running = Running { state: state.clone(), place, trail: Trail::default(), lease, request, results, deadline: reading.deadline };
+    let running =
+        Running { state: state.clone(), place, trail: Trail::default(), lease, request, results, reader: None, deadline: reading.deadline };
     let gather = async {
         let mut text = Vec::new();
         while let Some(chunk) = receiver.recv().await {
@@ -178,6 +175,8 @@ struct Running {
     lease: Lease,
     request: SqlRequest,
     results: Results,
+    /// Closed when the client goes away, which ends the statement and not what is recorded of it.
+    reader: Option<mpsc::Sender<Bytes>>,
     deadline: Duration,
 }
 
@@ -196,10 +195,15 @@ impl Running {
             is_read_only: self.request.read_only || self.state.policy.is_read_only,
         };
         let started = Instant::now();
+        let reader = self.reader.take();
         let ran = match self.lease.explorer_for_user() {
-            Ok(explorer) => within(self.deadline, explorer.run(&wanted, &mut self.results)).await,
+            Ok(explorer) => tokio::select! {
+                ran = within(self.deadline, explorer.run(&wanted, &mut self.results)) => ran,
+                () = left(reader.as_ref()) => Err(Error::new(Kind::Cancelled, "the client has gone away")),
+            },
             Err(error) => Err(error),
         };
+        drop(reader);
         let ran = self.lease.settle(ran);
         let duration = started.elapsed().as_millis() as u64;
         // What was defined is defined, even if a later statement failed.
@@ -218,7 +222,10 @@ impl Running {
         };
         finished.map_err(|error| {
             let error = if self.state.policy.is_read_only { refused_write(error) } else { error.into() };
-            self.trail.failed(error.code());
+            // A client that went away was answered nothing, and its request counts as abandoned.
+            if error.code() != Code::Cancelled {
+                self.trail.failed(error.code());
+            }
             Failed { earlier: self.results.earlier(), error }
         })
     }
@@ -243,6 +250,14 @@ impl Running {
             sql,
         };
         sql::record(&self.state, ran, duration, outcome).await;
+    }
+}
+
+/// Waits until the client has gone away.
+async fn left(reader: Option<&mpsc::Sender<Bytes>>) {
+    match reader {
+        Some(reader) => reader.closed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct DataParams {
     pub(crate) max_rows: u64,
     pub(crate) after: Option<String>,
     pub(crate) numbers: Option<String>,
+    /// What the rows of a page may be altogether; no parameter of requests.
+    #[serde(skip)]
+    pub(crate) most_bytes: Option<usize>,
 }
 
 impl DataParams {
@@ -79,8 +82,8 @@ impl DataParams {
         columns.into_iter().enumerate().map(one).collect()
     }
 
-    /// The place after which the page begins.
-    pub(crate) fn cursor(&self, order: &[OrderBy]) -> ApiResult<Option<Cursor>> {
+    /// The place after which the page begins, and how many rows the pages before it had.
+    pub(crate) fn cursor(&self, order: &[OrderBy]) -> ApiResult<Option<(Cursor, u64)>> {
         let Some(text) = self.after.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
         let read = || -> Option<Sealed> { serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
         let wrong = |text: &'static str| ApiError::invalid("after", text);
@@ -92,12 +95,12 @@ impl DataParams {
         if self.offset > 0 {
             return Err(ApiError::invalid("offset", "a page begins at `after` or at `offset`, not at both"));
         }
-        Ok(Some(sealed.cursor))
+        Ok(Some((sealed.cursor, sealed.given)))
     }
 
-    /// The place of the next page, as text.
-    pub(crate) fn seal(&self, cursor: Cursor) -> String {
-        let sealed = Sealed { query: query_mark(self.condition()), cursor };
+    /// The place of the next page, behind so many rows, as text.
+    pub(crate) fn seal(&self, cursor: Cursor, given: u64) -> String {
+        let sealed = Sealed { query: query_mark(self.condition()), given, cursor };
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&sealed).unwrap_or_default())
     }
 }
@@ -106,6 +109,8 @@ impl DataParams {
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     query: String,
+    #[serde(default)]
+    given: u64,
     #[serde(flatten)]
     cursor: Cursor,
 }
@@ -347,12 +352,12 @@ mod tests {
         let by = |column: &str| OrderBy { column: column.into(), descending: false, nulls_first: None };
         let cursor = Cursor { order: vec![by("a"), by("id")], values: vec![None, Some("7".into())] };
         let first = DataParams { condition: Some("x > 1".into()), ..DataParams::default() };
-        let text = first.seal(cursor.clone());
+        let text = first.seal(cursor.clone(), 7);
         let next = |condition: &str, order: &[OrderBy], text: &str| {
             let params = DataParams { condition: Some(condition.into()), after: Some(text.into()), ..DataParams::default() };
             params.cursor(order).ok().flatten()
         };
-        assert_eq!(next("x > 1", &[by("a")], &text), Some(cursor));
+        assert_eq!(next("x > 1", &[by("a")], &text), Some((cursor, 7)));
         assert_eq!(next("x > 2", &[by("a")], &text), None);
         assert_eq!(next("x > 1", &[by("b")], &text), None);
         assert_eq!(next("x > 1", &[by("a")], "abc"), None);

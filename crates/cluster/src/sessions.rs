@@ -1,6 +1,8 @@
 //! Sessions of browsers that every API server of a cluster finds: entries of one Secret, each sealed with its own token, which only the browser has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
@@ -15,6 +17,8 @@ use millrace_core::{Error, Result, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::error::{failed, is_conflict, is_missing};
 
@@ -23,12 +27,21 @@ const TOKEN_BYTES: usize = 32;
 /// A token seals one key once, so its nonce need not differ.
 const NONCE: [u8; 24] = [0; 24];
 
+/// Between the beginnings of two reads. Anybody may show a cookie, and each is looked up where all servers find it.
+const SPACING: Duration = Duration::from_millis(20);
+
 /// Sessions of one namespace.
 #[derive(Clone)]
-pub struct ClusterSessions(Api<Object>);
+pub struct ClusterSessions {
+    object: Api<Object>,
+    /// What was read last, and when that began.
+    last: Arc<Mutex<Option<(Instant, Entries)>>>,
+}
+
+type Entries = Arc<BTreeMap<String, Entry>>;
 
 /// What is kept of a session.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Entry {
     /// The key, sealed with the token.
     sealed: Vec<u8>,
@@ -41,12 +54,25 @@ struct Entry {
 impl ClusterSessions {
     /// The sessions of a namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self(Api::namespaced(client, namespace))
+        Self { object: Api::namespaced(client, namespace), last: Arc::default() }
     }
 
-    async fn entries(&self) -> Result<BTreeMap<String, Entry>> {
-        let data = self.0.get_opt(NAME).await.map_err(failed)?.and_then(|object| object.data).unwrap_or_default();
-        Ok(data.into_iter().filter_map(|(name, bytes)| Some((name, serde_json::from_slice(&bytes.0).ok()?))).collect())
+    /// All sessions as they are now. Callers at once share a read, if it begins after they have come.
+    async fn entries(&self) -> Result<Entries> {
+        let came_at = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((began_at, entries)) = &*last {
+            if *began_at >= came_at {
+                return Ok(entries.clone());
+            }
+            tokio::time::sleep_until(*began_at + SPACING).await;
+        }
+        let began_at = Instant::now();
+        let data = self.object.get_opt(NAME).await.map_err(failed)?.and_then(|object| object.data).unwrap_or_default();
+        let entries = data.into_iter().filter_map(|(name, bytes)| Some((name, serde_json::from_slice(&bytes.0).ok()?)));
+        let entries = Arc::new(entries.collect());
+        *last = Some((began_at, Arc::clone(&entries)));
+        Ok(entries)
     }
 
     /// Adds and removes entries, each by itself, so that servers do not undo each other's change.
@@ -58,13 +84,13 @@ impl ClusterSessions {
         }
         let patch = Patch::Merge(json!({"data": data}));
         loop {
-            match self.0.patch(NAME, &PatchParams::default(), &patch).await {
+            match self.object.patch(NAME, &PatchParams::default(), &patch).await {
                 Ok(_) => return Ok(()),
                 Err(error) if is_missing(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
             let empty = Object { metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() }, ..Object::default() };
-            match self.0.create(&PostParams::default(), &empty).await {
+            match self.object.create(&PostParams::default(), &empty).await {
                 Err(error) if !is_conflict(&error) => return Err(failed(error)),
                 _ => {}
             }
@@ -77,26 +103,26 @@ impl ClusterSessions {
         let sealed = sealed.map_err(|_| Error::internal("a key cannot be sealed"))?;
         let entry = Entry { sealed, key: hex(&Sha256::digest(key.expose().as_bytes())), opened_at: chrono::Utc::now().timestamp() };
         let known = self.entries().await?;
-        let (mut live, over): (Vec<_>, Vec<_>) = known.into_iter().partition(|(_, entry)| is_live(entry));
-        let mut removed: Vec<String> = over.into_iter().map(|(name, _)| name).collect();
+        let (mut live, over): (Vec<_>, Vec<_>) = known.iter().partition(|(_, entry)| is_live(entry));
+        let mut removed: Vec<String> = over.into_iter().map(|(name, _)| name.clone()).collect();
         live.sort_by_key(|(_, entry)| entry.opened_at);
         let surplus = (live.len() + 1).saturating_sub(MOST_SESSIONS);
-        removed.extend(live.into_iter().take(surplus).map(|(name, _)| name));
+        removed.extend(live.into_iter().take(surplus).map(|(name, _)| name.clone()));
         self.change(Some((&hex(&Sha256::digest(token)), &entry)), &removed).await?;
         Ok(hex(&token))
     }
 
     async fn key_of(&self, token: &str) -> Option<Secret> {
         let token = unhex(token)?;
-        let entry = self.entries().await.ok()?.remove(&hex(&Sha256::digest(token)))?;
+        let entry = self.entries().await.ok()?.get(&hex(&Sha256::digest(token)))?.clone();
         let opened = XChaCha20Poly1305::new(&Key::from(token)).decrypt(&XNonce::from(NONCE), entry.sealed.as_slice()).ok()?;
         is_live(&entry).then_some(Secret::new(String::from_utf8(opened).ok()?))
     }
 
     async fn forget_key(&self, key: &Secret) -> Result<()> {
         let hash = hex(&Sha256::digest(key.expose().as_bytes()));
-        let entries = self.entries().await?.into_iter();
-        let removed: Vec<String> = entries.filter(|(_, entry)| entry.key == hash).map(|(name, _)| name).collect();
+        let entries = self.entries().await?;
+        let removed: Vec<String> = entries.iter().filter(|(_, entry)| entry.key == hash).map(|(name, _)| name.clone()).collect();
         if removed.is_empty() { Ok(()) } else { self.change(None, &removed).await }
     }
 }

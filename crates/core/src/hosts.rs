@@ -8,7 +8,7 @@
 //! gains nothing. The rules are those of the process, set once at its start by [`install`].
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::OnceLock;
 
 use ipnet::IpNet;
@@ -155,9 +155,12 @@ impl Rule {
     }
 }
 
-/// An address, and the IPv4 one that it stands for.
+/// An address, and those that it stands for. Dialling the unspecified address (`0.0.0.0`, `::`) reaches the machine itself, as loopback does (Linux, ip(7)).
 fn meant(address: IpAddr) -> Vec<IpAddr> {
     let canonical = address.to_canonical();
+    if canonical.is_unspecified() {
+        return vec![canonical, Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
     let translated = match canonical {
         IpAddr::V6(address) if address.segments()[..6] == TRANSLATED => {
             let [.., a, b, c, d] = address.octets();
@@ -266,6 +269,13 @@ mod tests {
     async fn a_name_is_judged_by_the_addresses_that_it_has_now() {
         let error = policy(&[], &["127.0.0.0/8", "::1"]).resolve("localhost", 5432, FIELD).await.unwrap_err();
         assert_eq!(error.detail("reason"), Some(REASON));
+        // The unspecified address is the machine itself.
+        for host in ["0.0.0.0", "::", "[::]"] {
+            for denied in ["127.0.0.0/8", "::1"] {
+                let error = policy(&[], &[denied]).resolve(host, 5432, FIELD).await.unwrap_err();
+                assert_eq!(error.detail("reason"), Some(REASON), "{host} {denied}");
+            }
+        }
         let found = policy(&["127.0.0.0/8"], &[]).resolve("localhost", 5432, FIELD).await.unwrap();
         assert!(
             !found.is_empty() && found.iter().all(|found| found.ip().is_loopback() && found.is_ipv4() && found.port() == 5432),

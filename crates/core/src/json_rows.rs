@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::error::{Error, Kind, Result};
 use crate::value::{MICROS_PER_DAY, RowEncoder, ValueError, ValueRef, civil_from_days};
 
 /// The largest whole number up to which doubles are exact.
@@ -42,6 +43,7 @@ pub struct JsonRows {
     row_start: usize,
     count: u64,
     etags: Option<Vec<String>>,
+    most_bytes: Option<usize>,
 }
 
 impl JsonRows {
@@ -55,6 +57,31 @@ impl JsonRows {
     pub fn with_etags(mut self) -> Self {
         self.etags = Some(Vec::new());
         self
+    }
+
+    /// Lets [`JsonRows::check_size`] fail when more than so many bytes are held.
+    #[must_use]
+    pub fn at_most(mut self, bytes: usize) -> Self {
+        self.most_bytes = Some(bytes);
+        self
+    }
+
+    /// Asked after every row by those who collect all rows of a page before they pass any on.
+    ///
+    /// # Errors
+    /// [`Kind::ServerExhausted`] when more is held than was allowed.
+    pub fn check_size(&self) -> Result<()> {
+        match self.most_bytes {
+            Some(most) if self.text.len() > most => {
+                let text = format!(
+                    "{} rows have more than {} MiB; ask for fewer rows, or for fewer columns by a statement",
+                    self.count,
+                    most >> 20
+                );
+                Err(Error::new(Kind::ServerExhausted, text).with("field", "limit"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A result with these columns begins; what was collected stays.

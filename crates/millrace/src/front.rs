@@ -70,6 +70,7 @@ impl FrontArgs {
             head: Duration::from_secs(self.header_timeout),
             idle: Duration::from_secs(self.keep_alive),
             connections: self.max_connections,
+            ..DoorLimits::default()
         };
         let explorers = ExplorerLimits { per_connection: self.sessions_per_connection, idle: Duration::from_secs(self.session_idle) };
         Ok(Front { policy, door, tls, explorers })

@@ -1,8 +1,14 @@
 //! Edits of objects: all or none, and only of the object that was seen.
 
-use millrace_connectors::s3::Condition;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use millrace_connectors::s3::{Condition, Store};
+use millrace_core::Kind;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::{Place, told};
 
@@ -35,6 +41,47 @@ async fn edits_are_refused_if_the_object_is_not_the_one_that_was_read() {
         assert_eq!(answer.status, 200, "{route}: {answer:?}");
     }
     assert_eq!(place.content("a.csv").await, "id,name\n1,second\n3,zz\n");
+}
+
+/// A store that takes objects and whose answers get lost; it counts what it is sent.
+async fn silent_store() -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicU32::new(0)));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut text, mut bytes) = (Vec::new(), [0; 4096]);
+            while !text.ends_with(b"the new object") {
+                match stream.read(&mut bytes).await {
+                    Ok(more) if more > 0 => text.extend_from_slice(&bytes[..more]),
+                    _ => break,
+                }
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_put_on_a_condition_is_not_repeated_when_its_answer_is_lost() {
+    let place = Place::start().await;
+    let (address, asked) = silent_store().await;
+    let mut access = place.store.access().clone();
+    access.endpoint = Some(address);
+    let store = Store::new(&access);
+    let put = async |condition| store.put(&place.at("a.csv"), b"the new object".to_vec(), "text/csv", condition).await.unwrap_err();
+    for condition in [Condition::Unchanged("an-etag"), Condition::Absent] {
+        let before = asked.load(Ordering::SeqCst);
+        let error = put(condition).await;
+        assert_eq!((error.kind(), asked.load(Ordering::SeqCst) - before), (Kind::ConnectionLost, 1), "{}", error.chain());
+        assert!(error.message().contains("is not known"), "{}", error.chain());
+    }
+    // Whatever is there is replaced as often as it takes.
+    let before = asked.load(Ordering::SeqCst);
+    put(Condition::Always).await;
+    assert!(asked.load(Ordering::SeqCst) - before > 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Connections, sessions, buckets, keys.
 
+use millrace_tests::mcp::Mcp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -203,6 +204,17 @@ async fn buckets_are_made_listed_and_bounded_by_the_scope() {
         all.push(("connectionId", &id));
         let answer = place.get("/files/s3/list", &all).await;
         assert_eq!(told(&answer), (403, "PATH_REFUSED", field), "{answer:?}");
+    }
+    // Tools for language models see no more.
+    let mcp = Mcp::open(&place.server.api).await.unwrap();
+    assert_eq!(mcp.get("list_s3_buckets", json!({"connectionId": id})).await["items"], json!([{"name": place.bucket}]));
+    let seen = mcp.get("list_s3_objects", json!({"connectionId": id, "bucket": place.bucket})).await;
+    assert_eq!((&seen["items"][0]["key"], &seen["total"]), (&json!("in/a.csv"), &json!(1)), "{seen}");
+    for outside in [json!({"bucket": new}), json!({"bucket": place.bucket, "prefix": "out/"})] {
+        let mut arguments = outside;
+        arguments["connectionId"] = json!(id);
+        let called = mcp.call("list_s3_objects", arguments).await.unwrap();
+        assert!(called.is_error && called.body["code"] == "PATH_REFUSED", "{called:?}");
     }
     let outside = place.call(Method::POST, "/files/s3/buckets", json!({"bucket": format!("{new}-2"), "connectionId": id})).await;
     assert_eq!(told(&outside), (403, "PATH_REFUSED", "bucket"));

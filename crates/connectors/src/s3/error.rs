@@ -92,6 +92,19 @@ where
     }
 }
 
+/// Whether a request may have been done although it failed: it was sent, and what came back is not the store's own answer.
+pub(super) fn may_be_done<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: StdError + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        // The client's own word for a failure before anything was sent.
+        SdkError::DispatchFailure(_) => !causes(error).contains("(Connect)"),
+        _ => error.raw_response().is_none_or(|response| response.status().as_u16() >= 500 && response.status().as_u16() != 503),
+    }
+}
+
 /// The error of an answer with this status and code.
 fn refused(asked: &Asked<'_>, status: u16, code: &str, words: &str, region: Option<&str>) -> Error {
     let names = names_of(asked.access.names);

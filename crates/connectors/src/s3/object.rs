@@ -8,8 +8,13 @@
 //! for unfinished uploads removes them.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::path::Path;
 
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTimeFormat, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass};
 use millrace_core::objects::ObjectEntry;
@@ -17,7 +22,7 @@ use millrace_core::{Error, Kind, Result};
 use tokio::io::AsyncWriteExt as _;
 
 use super::client::Store;
-use super::error::{Asked, failed};
+use super::error::{Asked, failed, may_be_done};
 use super::path::ObjectPath;
 
 /// Up to this size an object is sent in one request, bytes.
@@ -192,7 +197,8 @@ impl Store {
             .set_storage_class(like.storage_class.clone())
             .set_server_side_encryption(like.encryption.clone())
             .set_ssekms_key_id(like.key_id.clone());
-        let answer = request.send().await.map_err(|error| gone(failed(&asked, error), at, condition))?;
+        let answer = request.customize().config_override(once(condition)).send().await;
+        let answer = answer.map_err(|error| refusal(&asked, error, at, condition))?;
         Ok(answer.e_tag().unwrap_or_default().trim_matches('"').to_owned())
     }
 
@@ -240,13 +246,35 @@ impl Store {
         let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.client.complete_multipart_upload().bucket(&at.bucket).key(&at.key).upload_id(id).multipart_upload(all);
         let request = request.set_if_match(if_match).set_if_none_match(if_none_match);
-        let answer = request.send().await.map_err(|error| gone(failed(&asked, error), at, condition))?;
+        // An upload that is completed is gone, so the second try of a first one that succeeded would fail.
+        let answer = request.customize().config_override(once(Condition::Absent)).send().await;
+        let answer = answer.map_err(|error| refusal(&asked, error, at, condition))?;
         Ok(answer.e_tag().unwrap_or_default().trim_matches('"').to_owned())
     }
 }
 
-/// An object that was removed is one that has changed.
-fn gone(error: Error, at: &ObjectPath, condition: Condition<'_>) -> Error {
+/// A request with a condition is sent once: if the first try has succeeded and its answer was lost, a second one would meet its own object and be told that
+/// somebody has changed it.
+fn once(condition: Condition<'_>) -> Builder {
+    match condition {
+        Condition::Always => Builder::new(),
+        _ => Builder::new().retry_config(RetryConfig::disabled()),
+    }
+}
+
+/// An object that was removed is one that has changed; and of a request that was sent and not answered nobody knows whether it was done.
+fn refusal<E>(asked: &Asked<'_>, error: SdkError<E, HttpResponse>, at: &ObjectPath, condition: Condition<'_>) -> Error
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    let may_be_done = may_be_done(&error);
+    let error = failed(asked, error);
+    if may_be_done {
+        let text = format!(
+            "whether `{at}` was written is not known, because the store's answer did not come; read it again before you repeat this"
+        );
+        return Error::new(Kind::ConnectionLost, text).field("path").because(error);
+    }
     if error.kind() == Kind::NotFound && matches!(condition, Condition::Unchanged(_)) && error.detail("code") != Some("NoSuchBucket") {
         return Error::new(Kind::Conflict, format!("`{at}` was removed meanwhile")).field("path").with("reason", "etag");
     }

@@ -183,6 +183,29 @@ pub async fn pages_hold_every_row_once_in_the_order_asked_for(place: &Place) {
         assert_eq!((&skipped["total_count"], &skipped["rows"][0][0]), (&json!(0), &json!(10)), "{skipped}");
         let capped = side.get(place, "/tables/customers/data?limit=10&offset=15&max_rows=20").await;
         assert_eq!((&capped["count"], &capped["total_count"]), (&json!(5), &json!(20)), "{capped}");
+        // By cursor, too, no more rows are reached.
+        let (mut reached, mut after) = (0, String::new());
+        for (count, has_next) in [(10, true), (10, true), (5, false)] {
+            let page = side.get(place, &format!("/tables/customers/data?limit=10&max_rows=25{after}")).await;
+            assert_eq!(
+                (&page["count"], &page["total_count"], page["nextCursor"].is_string()),
+                (&json!(count), &json!(25), has_next),
+                "{page}"
+            );
+            assert_eq!(page["rows"][0][0], json!(reached + 1), "{page}");
+            reached += count;
+            after = format!("&after={}", page["nextCursor"].as_str().unwrap_or_default());
+        }
+        // Rows are collected before they are sent, so they have a bound.
+        let wide = "repeat('x', 1000000)";
+        side.sql(place, &format!("CREATE VIEW wide AS SELECT id, {wide} AS x FROM customers")).await;
+        let few = side.get(place, "/views/wide/data?limit=10&skip_count=true").await;
+        assert_eq!(few["count"], 10);
+        let many = place.api.get(&side.path("/views/wide/data?limit=250&skip_count=true")).await.unwrap();
+        let told = (many.status, many.body["code"].as_str(), many.body["details"]["field"].as_str());
+        assert_eq!(told, (503, Some("RESOURCE_EXHAUSTED"), Some("limit")), "{}: {}", side.engine, many.body["error"]);
+        assert_eq!(side.get(place, "/tables/customers/data?limit=1").await["rows"][0][0], 1);
+        side.sql(place, "DROP VIEW wide").await;
 
         for order in [
             "order_by=name,balance&order_dir=DESC,ASC",
@@ -260,6 +283,13 @@ pub async fn edits_hit_the_named_row_or_nothing(place: &Place) {
         assert_eq!((edited.status, &edited.body["rows"][0]["note"]), (200, &json!("changed")), "{} {edited:?}", side.engine);
         let others = side.get(place, "/tables/customers/count?where=note%20IS%20NULL").await;
         assert_eq!(others["count"], 2, "a neighbour was hit on {}", side.engine);
+
+        // A number that has lost digits before anybody could look at it is refused by its place. It is no `Value` of the client here either.
+        let number = "1234567890123.4567891";
+        let body = format!("{{\"edits\": [{{\"keys\": {{\"id\": 7}}, \"changes\": {{\"balance\": {number}}}}}]}}");
+        let lossy = place.api.call_text(Method::PATCH, &side.path("/tables/customers/rows/edit"), &body, &[]).await.unwrap();
+        let told = (lossy.status, lossy.body["code"].as_str(), lossy.body["details"]["field"].as_str());
+        assert_eq!(told, (400, Some("VALIDATION_FAILED"), Some("edits[0].changes.balance")), "{lossy:?}");
 
         // Two editors: the second has seen an older row.
         let page = side.get(place, "/tables/customers/data?order_by=id").await;

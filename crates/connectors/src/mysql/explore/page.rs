@@ -265,7 +265,10 @@ async fn read(wire: &mut Wire, object: &Object, piece: &Piece, limit: u64, order
     loop {
         match wire.buffered_row() {
             Some(Row::Values(_)) if kept.rows.count() == limit => has_more = true,
-            Some(Row::Values(packet)) => decoder.decode(packet, &mut kept).map_err(row_error)?,
+            Some(Row::Values(packet)) => {
+                decoder.decode(packet, &mut kept).map_err(row_error)?;
+                kept.rows.check_size()?;
+            }
             Some(Row::End) => break wire.end_rows().await?,
             Some(Row::Refused(error)) => {
                 wire.end_rows().await?;

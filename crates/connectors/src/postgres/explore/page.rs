@@ -10,7 +10,7 @@
 //! "After" minds the direction and where NULLs stand.
 
 use futures::StreamExt as _;
-use millrace_core::explore::{Cursor, OrderBy, Page, PageRequest};
+use millrace_core::explore::{Cursor, Explorer as _, OrderBy, Page, PageRequest};
 use millrace_core::json_rows::JsonRows;
 use millrace_core::structure::ObjectName;
 use millrace_core::{Error, Kind, Result};
@@ -65,6 +65,7 @@ pub(super) async fn page(explorer: &mut PgExplorer, request: &PageRequest, rows:
             return Ok(());
         }
         rows::add(row, 0, &forms, rows)?;
+        rows.check_size()?;
         if has_next && count == request.limit {
             last = places.iter().map(|place| Ok(rows::text(row, *place)?.map(str::to_owned))).collect::<Result<_>>()?;
         }
@@ -121,6 +122,10 @@ async fn read_all(explorer: &PgExplorer, sql: &Sql, each: &mut impl FnMut(&Simpl
             && outcome.is_ok()
         {
             outcome = each(&row);
+            if outcome.is_err() {
+                // What still comes is read away, so there should be little of it.
+                let _ = explorer.canceller().cancel().await;
+            }
         }
     }
     outcome
