@@ -1,9 +1,14 @@
 //! Records of statements, as the setting of `/system/sql-logging` asks for them.
 
+use std::any::TypeId;
+
 use millrace_core::Result;
 use millrace_core::bus::{Body, Event, Level, Side, SqlRecord};
+use millrace_core::connection::Engine;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sqlparser::dialect::{Dialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
+use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 
 use crate::state::AppState;
@@ -85,8 +90,13 @@ pub(crate) struct Ran<'a> {
     pub(crate) sql: &'a str,
 }
 
-/// Publishes a statement, as the setting asks for it. `outcome` is the count of rows, or why it failed.
+/// Publishes a statement that DuckDB ran, as the setting asks for it. `outcome` is the count of rows, or why it failed.
 pub(crate) async fn record(state: &AppState, ran: Ran<'_>, duration_ms: u64, outcome: std::result::Result<u64, String>) {
+    record_at(state, Engine::Files, ran, duration_ms, outcome).await;
+}
+
+/// As [`record`], for a statement that a connection's own engine ran.
+pub(crate) async fn record_at(state: &AppState, engine: Engine, ran: Ran<'_>, duration_ms: u64, outcome: std::result::Result<u64, String>) {
     let setting = setting(state).await.unwrap_or_default();
     if !setting.forward || setting.sql_capture_mode == CaptureMode::Off {
         return;
@@ -100,7 +110,7 @@ pub(crate) async fn record(state: &AppState, ran: Ran<'_>, duration_ms: u64, out
         schema: ran.schema.map(str::to_owned),
         table_name: ran.table.map(str::to_owned),
         tab_id: ran.tab.map(str::to_owned),
-        query: if is_redacted { without_literals(ran.sql) } else { ran.sql.to_owned() },
+        query: if is_redacted { without_literals(engine, ran.sql) } else { ran.sql.to_owned() },
         purpose: ran.purpose.as_str().to_owned(),
         started_at: iso(at - duration_ms as i64),
         duration_ms,
@@ -120,37 +130,132 @@ pub(crate) async fn record(state: &AppState, ran: Ran<'_>, duration_ms: u64, out
     });
 }
 
-/// The statement with every quoted text and number as `?`.
-pub(crate) fn without_literals(sql: &str) -> String {
-    use sqlparser::tokenizer::{Token, Tokenizer};
-    let Ok(tokens) = Tokenizer::new(&sqlparser::dialect::DuckDbDialect {}, sql).tokenize() else { return "?".to_owned() };
-    let text = |token: &Token| match token {
+/// The statement with every quoted text and number as `?`; nothing but `?` where it cannot be told for sure what is quoted.
+pub(crate) fn without_literals(engine: Engine, sql: &str) -> String {
+    // Where a server's setting decides how quotes are read, and nobody here knows it, both ways must come to the same.
+    let readings: &[&dyn Dialect] = match engine {
+        Engine::MySql => &[&MySqlDialect {}, &PlainBackslashes],
+        Engine::PostgreSql => &[&PostgreSqlDialect {}],
+        // DuckDB runs these.
+        Engine::Files | Engine::S3 | Engine::Gcs | Engine::Azure => &[&DuckDbDialect {}, &PostgreSqlDialect {}],
+        Engine::Snowflake => &[],
+    };
+    let mut texts = readings.iter().map(|dialect| redacted(*dialect, sql));
+    let Some(Some(text)) = texts.next() else { return "?".to_owned() };
+    if texts.flatten().all(|other| other == text) { text } else { "?".to_owned() }
+}
+
+/// None for what is no tokens of this dialect.
+fn redacted(dialect: &dyn Dialect, sql: &str) -> Option<String> {
+    let tokens = Tokenizer::new(dialect, sql).tokenize().ok()?;
+    tokens.iter().map(shown).collect()
+}
+
+/// A token as it may be seen; none if a server might read its end elsewhere.
+fn shown(token: &Token) -> Option<String> {
+    Some(match token {
         Token::Number(..)
         | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
         | Token::DollarQuotedString(_)
         | Token::EscapedStringLiteral(_)
         | Token::NationalStringLiteral(_)
         | Token::HexStringLiteral(_)
         | Token::SingleQuotedByteStringLiteral(_)
+        | Token::DoubleQuotedByteStringLiteral(_)
+        | Token::SingleQuotedRawStringLiteral(_)
+        | Token::DoubleQuotedRawStringLiteral(_)
         | Token::UnicodeStringLiteral(_)
-        | Token::TripleSingleQuotedString(_) => "?".to_owned(),
+        | Token::QuoteDelimitedStringLiteral(_)
+        | Token::NationalQuoteDelimitedStringLiteral(_)
+        | Token::TripleSingleQuotedString(_)
+        | Token::TripleDoubleQuotedString(_)
+        | Token::TripleSingleQuotedByteStringLiteral(_)
+        | Token::TripleDoubleQuotedByteStringLiteral(_)
+        | Token::TripleSingleQuotedRawStringLiteral(_)
+        | Token::TripleDoubleQuotedRawStringLiteral(_) => "?".to_owned(),
+        // Some engines nest comments.
+        Token::Whitespace(Whitespace::MultiLineComment(text)) if text.contains("/*") => return None,
         // Comments may hold anything.
         Token::Whitespace(_) => " ".to_owned(),
         other => other.to_string(),
-    };
-    tokens.iter().map(text).collect()
+    })
+}
+
+/// MySQL with NO_BACKSLASH_ESCAPES (manual, "Server SQL Modes").
+#[derive(Debug)]
+struct PlainBackslashes;
+
+impl Dialect for PlainBackslashes {
+    fn dialect(&self) -> TypeId {
+        MySqlDialect {}.dialect()
+    }
+
+    fn is_identifier_start(&self, character: char) -> bool {
+        MySqlDialect {}.is_identifier_start(character)
+    }
+
+    fn is_identifier_part(&self, character: char) -> bool {
+        MySqlDialect {}.is_identifier_part(character)
+    }
+
+    fn is_delimited_identifier_start(&self, character: char) -> bool {
+        MySqlDialect {}.is_delimited_identifier_start(character)
+    }
+
+    fn supports_numeric_prefix(&self) -> bool {
+        MySqlDialect {}.supports_numeric_prefix()
+    }
+
+    fn supports_multiline_comment_hints(&self) -> bool {
+        MySqlDialect {}.supports_multiline_comment_hints()
+    }
+
+    fn requires_single_line_comment_whitespace(&self) -> bool {
+        MySqlDialect {}.requires_single_line_comment_whitespace()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use millrace_core::connection::Engine;
+
     use super::without_literals;
+
+    const ENGINES: [Engine; 3] = [Engine::MySql, Engine::PostgreSql, Engine::Files];
 
     #[test]
     fn literals_and_comments_are_left_out() {
-        let sql = "SELECT a, 'S3cret', 42 /* S3cret */ FROM \"T\" WHERE b = $$S3cret$$ -- S3cret";
-        let text = without_literals(sql);
-        assert!(!text.contains("S3cret") && !text.contains("42"), "{text}");
-        assert!(text.contains("SELECT a, ?, ?") && text.contains("\"T\""), "{text}");
-        assert_eq!(without_literals("SELECT 'open"), "?");
+        for engine in ENGINES {
+            let sql = "SELECT a, 'S3cret', 42 /* S3cret */ FROM T WHERE b = 'S3cret' -- S3cret";
+            let text = without_literals(engine, sql);
+            assert!(!text.contains("S3cret") && !text.contains("42"), "{text}");
+            assert!(text.contains("SELECT a, ?, ?") && text.contains("FROM T"), "{text}");
+            assert_eq!(without_literals(engine, "SELECT 'open"), "?");
+        }
+        for engine in [Engine::PostgreSql, Engine::Files] {
+            let text = without_literals(engine, "SELECT $$S3cret$$, $x$S3cret$x$ FROM \"T\"");
+            assert!(!text.contains("S3cret") && text.contains("\"T\""), "{text}");
+        }
+        assert_eq!(without_literals(Engine::Snowflake, "SELECT 1"), "?");
+    }
+
+    #[test]
+    fn each_engine_quotes_in_its_own_way() {
+        let mysql = |sql| without_literals(Engine::MySql, sql);
+        assert_eq!(mysql("ALTER USER app IDENTIFIED BY \"hunter2\""), "ALTER USER app IDENTIFIED BY ?");
+        assert_eq!(mysql("SELECT `a b`, 'it''s', x'5365', 0x5365 # S3cret").trim_end(), "SELECT `a b`, ?, ?, ?");
+        // What is quoted depends on the server's setting.
+        for sql in ["SELECT 'a\\', S3cret, \\'b'", "SELECT 'a\\', 'S3cret', \"\\'\"", "SELECT \"a\\\", S3cret, \\\"b\""] {
+            assert!(!mysql(sql).contains("S3cret"), "{sql}: {}", mysql(sql));
+        }
+        assert_eq!(mysql("SELECT 'C:\\\\', 1"), "SELECT ?, ?");
+        let postgres = |sql| without_literals(Engine::PostgreSql, sql);
+        assert_eq!(postgres("SELECT E'a\\', S3cret, \\'b', U&'S3cret', 1"), "SELECT ?, ?, ?");
+        assert_eq!(postgres("ALTER ROLE \"app\" PASSWORD 'S3cret'"), "ALTER ROLE \"app\" PASSWORD ?");
+        let duckdb = |sql| without_literals(Engine::Files, sql);
+        for sql in ["SELECT E'a\\', S3cret, \\'b'", "SELECT 1 /* a /* b */ S3cret */"] {
+            assert!(!duckdb(sql).contains("S3cret"), "{sql}: {}", duckdb(sql));
+        }
     }
 }

@@ -428,6 +428,6 @@ pub(super) async fn record(
             purpose,
             sql: &sql,
         };
-        sql::record(state, ran, started.elapsed().as_millis() as u64, outcome.clone()).await;
+        sql::record_at(state, place.connection.engine, ran, started.elapsed().as_millis() as u64, outcome.clone()).await;
     }
 }

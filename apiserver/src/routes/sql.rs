@@ -214,7 +214,7 @@ impl Running {
         self.lease.statements();
         let outcome = ran.as_ref().map(|()| self.results.row_count()).map_err(|error| error.message().to_owned());
         self.record(&wanted.sql, duration, outcome).await;
-        self.trail.statements(self.results.commands(), &sql::without_literals(&wanted.sql));
+        self.trail.statements(self.results.commands(), &sql::without_literals(self.place.connection.engine, &wanted.sql));
         self.trail.rows(self.results.row_count());
         let finished = match ran {
             Ok(()) => self.results.finish(duration).await,
@@ -249,7 +249,7 @@ impl Running {
             purpose,
             sql,
         };
-        sql::record(&self.state, ran, duration, outcome).await;
+        sql::record_at(&self.state, self.place.connection.engine, ran, duration, outcome).await;
     }
 }
 

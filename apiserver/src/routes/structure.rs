@@ -197,7 +197,7 @@ async fn defined(
     let made = lease.settle(made);
     for sql in lease.statements() {
         let outcome = made.as_ref().map(|()| 0).map_err(|error| error.message().to_owned());
-        sql::record(state, Ran { purpose: Purpose::SchemaChange, ..ran(place, &sql) }, 0, outcome).await;
+        sql::record_at(state, place.connection.engine, Ran { purpose: Purpose::SchemaChange, ..ran(place, &sql) }, 0, outcome).await;
     }
     made?;
     catalogs::changed(state, place.connection.id.as_str());

@@ -3,10 +3,14 @@
 //! The tokenizer of `sqlparser` knows each dialect's quotes and comments; a statement ends at a `;` that stands outside of them and outside of the body of a
 //! routine.
 
+mod body;
+
 use millrace_core::explore::AffectedObject;
 use millrace_core::{Error, Kind, Result};
 use sqlparser::dialect::Dialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use body::Body;
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,49 +41,23 @@ pub(crate) fn split(dialect: &dyn Dialect, sql: &str) -> Vec<Statement> {
     let places = Places::new(sql);
     let mut statements = Vec::new();
     let mut current: Vec<&TokenWithSpan> = Vec::new();
-    let mut depth = 0_usize;
+    let mut body = Body::default();
     for token in &tokens {
         match &token.token {
-            Token::SemiColon if depth == 0 => {
+            Token::SemiColon if !body.is_open() => {
                 statements.extend(statement(&current, sql, &places));
                 current.clear();
+                body = Body::default();
             }
             Token::EOF => {}
-            _ => {
+            other => {
                 current.push(token);
-                depth = depth_after(&current, depth);
+                body.take(other);
             }
         }
     }
     statements.extend(statement(&current, sql, &places));
     statements
-}
-
-/// The body of a routine goes from `BEGIN` to its `END`, with other blocks inside.
-fn depth_after(tokens: &[&TokenWithSpan], depth: usize) -> usize {
-    let is_word = matches!(tokens.last().map(|token| &token.token), Some(Token::Word(word)) if word.quote_style.is_none());
-    if !is_word {
-        return depth;
-    }
-    let words: Vec<String> = words(tokens).collect();
-    let Some((last, before)) = words.split_last() else { return depth };
-    if !makes_routine(&words) {
-        return depth;
-    }
-    let is_after_end = before.last().is_some_and(|word| word == "END");
-    match last.as_str() {
-        "BEGIN" => depth + 1,
-        "CASE" if !is_after_end && depth > 0 => depth + 1,
-        "END" if depth > 0 => depth - 1,
-        // `END IF` and the like end what has not been counted.
-        "IF" | "LOOP" | "WHILE" | "REPEAT" if is_after_end => depth + 1,
-        _ => depth,
-    }
-}
-
-fn makes_routine(words: &[String]) -> bool {
-    let is_routine = |word: &String| matches!(word.as_str(), "PROCEDURE" | "FUNCTION" | "TRIGGER" | "EVENT");
-    words.first().is_some_and(|word| word == "CREATE") && words.iter().take(12).any(is_routine)
 }
 
 /// Words that stand outside of quotes, in capitals.
@@ -199,6 +177,49 @@ mod tests {
         assert_eq!(texts(mysql, "SELECT 'a\\';' # ; x\n, `;`; SELECT 2"), ["SELECT 'a\\';' # ; x\n, `;`", "SELECT 2"]);
         assert_eq!(texts(mysql, "BEGIN; SELECT 1; COMMIT").len(), 3);
         assert!(texts(postgres, " ; -- nothing\n").is_empty());
+    }
+
+    #[test]
+    fn bodies_of_every_kind_are_whole() {
+        let whole = [
+            "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW IF NEW.a < 0 THEN SET NEW.a = 0; END IF",
+            "CREATE TRIGGER t AFTER UPDATE ON x FOR EACH ROW FOLLOWS `u` IF (NEW.a) THEN SET @a = IF(1, 2, 3); ELSEIF 1 THEN DO 1; ELSE DO 2; END IF",
+            "CREATE TRIGGER t AFTER INSERT ON x FOR EACH ROW PRECEDES u BEGIN DO 1; DO 2; END",
+            "CREATE TRIGGER IF NOT EXISTS t BEFORE DELETE ON x FOR EACH ROW SET @a = IF(1, 2, 3)",
+            "CREATE DEFINER=`root`@`localhost` TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET @a = 1; SET @b = 2; END",
+            "CREATE DEFINER = 'a;b'@'%' PROCEDURE p(a INT, b ENUM('x')) COMMENT 'begin' SQL SECURITY INVOKER READS SQL DATA l: LOOP DO 1; LEAVE l; END LOOP l",
+            "CREATE OR REPLACE DEFINER=CURRENT_USER() PROCEDURE p() WHILE @a > 0 DO SET @a = @a - 1; DO SLEEP(0); END WHILE",
+            "CREATE PROCEDURE IF NOT EXISTS p() REPEAT SET @s = REPEAT('x', 3); UNTIL CASE WHEN @a THEN 1 ELSE 0 END = 1 END REPEAT",
+            "CREATE PROCEDURE p(n INT) CASE n WHEN 1 THEN SELECT 1; SELECT CASE n WHEN 1 THEN IF(1, 2, 3) END; ELSE BEGIN END; END CASE",
+            "CREATE FUNCTION f(a INT) RETURNS VARCHAR(10) CHARACTER SET latin1 DETERMINISTIC IF a THEN RETURN 'a'; ELSE RETURN 'b'; END IF",
+            "CREATE AGGREGATE FUNCTION f(a INT) RETURNS INT BEGIN DECLARE CONTINUE HANDLER FOR NOT FOUND, SQLSTATE VALUE '02000', 1329 RETURN 1; LOOP FETCH GROUP NEXT ROW; END LOOP; END",
+            "CREATE FUNCTION f() RETURNS INT RETURN IF(1, REPEAT('1', 2), 3)",
+            "CREATE PROCEDURE p() SELECT IF(1, 2, 3), begin, x.end FROM t",
+            "CREATE PROCEDURE p() BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; END; DECLARE CONTINUE HANDLER FOR done IF 1 THEN DO 1; END IF; DO 2; END",
+            "CREATE PROCEDURE p() BEGIN FOR i IN 1..3 DO SELECT i; END FOR; SELECT begin, t.end FROM t; END",
+            "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS NOW() + INTERVAL 1 HOUR ON COMPLETION PRESERVE COMMENT 'do' DO BEGIN DO 1; DO 2; END",
+            "CREATE EVENT IF NOT EXISTS e ON SCHEDULE AT NOW() DO IF 1 THEN DO 1; END IF",
+            "ALTER DEFINER=`a`@`b` EVENT e DO BEGIN DO 1; DO 2; END",
+            "CREATE PROCEDURE p() outer_block: BEGIN inner_block: WHILE 1 DO IF 1 THEN LEAVE inner_block; END IF; END WHILE inner_block; END outer_block",
+            "BEGIN NOT ATOMIC DECLARE a INT; SET a = 1; END",
+            "CREATE TABLE event (id INT, begin DATETIME)",
+            "CREATE TABLE t (a INT) COMMENT 'trigger'",
+            "CREATE VIEW v AS SELECT 1 AS trigger_count, begin, function FROM event",
+            "CREATE DEFINER=`a`@`b` SQL SECURITY INVOKER VIEW v AS SELECT begin FROM event",
+            "CREATE FUNCTION f RETURNS STRING SONAME 'f.so'",
+            "CREATE INDEX event ON procedure_calls (begin)",
+            "SELECT begin, CASE WHEN 1 THEN 2 END FROM event",
+        ];
+        for body in whole {
+            let text = format!("{body}; SELECT 9");
+            assert_eq!(texts(&MySqlDialect {}, &text), [body, "SELECT 9"], "{body}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_split_in_a_moment() {
+        let text = format!("CREATE PROCEDURE p() BEGIN {} END; SELECT 1", "SET @a = 1; ".repeat(20_000));
+        assert_eq!(texts(&MySqlDialect {}, &text).len(), 2);
     }
 
     #[test]

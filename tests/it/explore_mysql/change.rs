@@ -1,6 +1,7 @@
 //! Changes of rows: exactly those that are named.
 
-use millrace_core::explore::{ChangeRequest, ChangedRows, Explorer, RowChanges, RowEdit, RowKey};
+use millrace_core::explore::{ChangeRequest, ChangedRows, Explorer, PageRequest, RowChanges, RowEdit, RowKey};
+use millrace_core::json_rows::{JsonRows, Numbers};
 use millrace_core::{Kind, Result};
 use serde_json::{Map, Value, json};
 
@@ -154,6 +155,22 @@ async fn of_two_editors_the_later_one_learns_of_the_earlier() {
     assert_eq!(change(&mut two, RowChanges::Delete(vec![delete])).await.unwrap_err().detail("reason"), Some("etag"));
     let etag = rows_of(&mut one, "t").await.1.remove(0);
     change(&mut two, RowChanges::Delete(vec![RowKey { etag: Some(etag), ..key(json!({"a": 1})) }])).await.unwrap();
+}
+
+#[tokio::test]
+async fn etags_hold_in_either_form_of_numbers() {
+    let (_database, mut explorer) =
+        explored("etag_forms", &["CREATE TABLE t (a BIGINT PRIMARY KEY, b INT)", "INSERT INTO t VALUES (9223372036854775807, 1)"]).await;
+    for (numbers, value) in [(Numbers::Exact, 2), (Numbers::StringIfInexact, 3)] {
+        let mut rows = JsonRows::new(numbers).with_etags();
+        let request = PageRequest { object: object("t"), limit: 10, is_editable: true, ..PageRequest::default() };
+        explorer.page(&request, &mut rows).await.unwrap();
+        let etag = rows.take_etags().remove(0);
+        let with_etag = RowEdit { etag: Some(etag), ..edit(json!({"a": "9223372036854775807"}), json!({"b": value})) };
+        change(&mut explorer, RowChanges::Edit(vec![with_etag.clone()])).await.unwrap();
+        let error = change(&mut explorer, RowChanges::Edit(vec![with_etag])).await.unwrap_err();
+        assert_eq!(error.detail("reason"), Some("etag"), "{numbers:?}");
+    }
 }
 
 #[tokio::test]

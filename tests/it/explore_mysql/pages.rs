@@ -7,7 +7,7 @@ use millrace_core::explore::{Cursor, Explorer, OrderBy, PageRequest, checked_con
 use millrace_core::json_rows::{JsonRows, Numbers};
 use serde_json::{Value, json};
 
-use super::{explored, object, parsed};
+use super::{explored, object, parsed, run, statements};
 
 fn by(column: &str, descending: bool, nulls_first: Option<bool>) -> OrderBy {
     OrderBy { column: column.to_owned(), descending, nulls_first }
@@ -71,6 +71,58 @@ async fn pages_in_every_order_give_all_rows_once() {
         assert_eq!((paged.len(), ids.len()), (97, 97), "{order:?}");
         assert_eq!(paged, whole, "{order:?}");
     }
+}
+
+#[tokio::test]
+async fn long_values_are_ordered_by_what_comes_late_in_them() {
+    let late = "LPAD((seq * 37) % 61, 3, '0')";
+    let long = format!("CONCAT(REPEAT('ü', 1500), {late})");
+    let fill = format!(
+        "INSERT INTO t SELECT seq, CONCAT(REPEAT('https://', 30), {late}), CONCAT(REPEAT('x', 300), {late}), {long}, {long}, {long}, {long}
+            FROM seq_1_to_60"
+    );
+    let (_database, mut explorer) = explored(
+        "long_values",
+        &[
+            "CREATE TABLE t (id INT PRIMARY KEY, url TEXT, middle VARCHAR(500), wide VARCHAR(3000), huge LONGTEXT COLLATE utf8mb4_unicode_ci,
+                raw BLOB, vb VARBINARY(8000))",
+            &fill,
+            "CREATE TABLE k (name VARCHAR(700) PRIMARY KEY) CHARACTER SET utf8mb4",
+            &format!("INSERT INTO k SELECT CONCAT(REPEAT('ü', 600), {late}) FROM seq_1_to_60"),
+        ],
+    )
+    .await;
+    let expected = |descending: bool| {
+        let mut ids: Vec<u64> = (1..=60).collect();
+        ids.sort_by_key(|id| id * 37 % 61);
+        if descending {
+            ids.reverse();
+        }
+        ids
+    };
+    let ids = |rows: &[Value]| rows.iter().map(|row| row[0].as_u64().unwrap()).collect::<Vec<u64>>();
+    for column in ["url", "middle", "wide", "huge", "raw", "vb"] {
+        for descending in [false, true] {
+            let order = [by(column, descending, None)];
+            let (paged, pages) = all_pages(&mut explorer, "t", &order, 7).await;
+            assert_eq!((ids(&paged), pages), (expected(descending), 9), "{column} {descending}");
+            let mut rows = JsonRows::new(Numbers::StringIfInexact);
+            let request = PageRequest { object: object("t"), limit: 10, offset: 20, order: order.to_vec(), ..PageRequest::default() };
+            explorer.page(&request, &mut rows).await.unwrap();
+            assert_eq!(ids(&parsed(&mut rows)), expected(descending)[20..30], "{column} {descending}");
+        }
+    }
+    let order = [by("url", true, None), by("huge", false, None), by("raw", true, None)];
+    assert_eq!(ids(&all_pages(&mut explorer, "t", &order, 50).await.0), expected(true));
+    let (keys, _) = all_pages(&mut explorer, "k", &[by("name", true, None)], 7).await;
+    let numbers: Vec<u64> = keys.iter().map(|row| row[0].as_str().unwrap()[1200..].parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=60).rev().collect::<Vec<u64>>());
+    assert!(explorer.is_reusable());
+    // What people run afterwards sorts as the server is set up.
+    let sql = "SELECT @@max_sort_length = @@GLOBAL.max_sort_length, @@sort_buffer_size = @@GLOBAL.sort_buffer_size";
+    let (kept, ended) = run(&mut explorer, &statements(sql)).await;
+    ended.unwrap();
+    assert_eq!(kept.results[0], [json!([1, 1])]);
 }
 
 #[tokio::test]

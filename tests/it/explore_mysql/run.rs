@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use millrace_core::Kind;
-use millrace_core::explore::{AffectedObject, RunRequest};
+use millrace_core::connection::{ConnectionSpec, Engine};
+use millrace_core::explore::{AffectedObject, Explorer, RunRequest};
+use millrace_core::secret::Secret;
+use millrace_tests::servers::shared;
+use millrace_tests::suites::session::connection;
 use serde_json::json;
 
 use super::{Kept, explored, run, statements};
@@ -168,6 +172,12 @@ async fn read_only_runs_change_nothing() {
         assert!(!std::path::Path::new(&file).exists(), "{sql}");
         explorer.reset().await.unwrap();
     }
+    // Texts are read as they were checked, whatever the server is set up for.
+    let sql = r#"SELECT @@sql_mode, "a\" INTO OUTFILE 'x' -- ""#;
+    let (kept, ended) = run(&mut explorer, &RunRequest { is_read_only: true, ..statements(sql) }).await;
+    ended.unwrap();
+    assert_eq!(kept.results[0], [json!(["", "a\" INTO OUTFILE 'x' -- "])]);
+    explorer.reset().await.unwrap();
     let reads = "SELECT 'a /*! b */' FROM t; SHOW TABLES; EXPLAIN SELECT 1; DESCRIBE t; WITH x AS (SELECT 1) SELECT * FROM x; (SELECT 'INTO OUTFILE')";
     let (_, ended) = run(&mut explorer, &RunRequest { is_read_only: true, ..statements(reads) }).await;
     ended.unwrap();
@@ -222,6 +232,45 @@ async fn words_of_client_programs_and_placeholders_are_refused_with_words() {
     let (kept, ended) = run(&mut explorer, &statements(sql)).await;
     ended.unwrap();
     assert_eq!(kept.results[1], [json!([2])]);
+}
+
+#[tokio::test]
+async fn bodies_without_a_block_are_one_statement() {
+    let (database, mut explorer) = explored("bodies", &["CREATE TABLE x (a INT)", "CREATE TABLE event (id INT, begin DATETIME)"]).await;
+    let sql = "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW IF NEW.a < 0 THEN SET NEW.a = 0; ELSEIF NEW.a > IF(TRUE, 9, 8) THEN SET NEW.a = 9; END IF;
+        INSERT INTO x VALUES (-5), (4), (50); SELECT a FROM x ORDER BY a;
+        CREATE PROCEDURE p(n INT) WHILE n > 0 DO SET n = n - 1; SET @n = n; END WHILE; CALL p(3); SELECT @n;
+        CREATE TABLE event2 (id INT, begin DATETIME); SELECT 1";
+    let (kept, ended) = run(&mut explorer, &statements(sql)).await;
+    ended.unwrap();
+    assert_eq!(kept.expected, 8);
+    assert_eq!((&kept.results[2], &kept.results[5]), (&vec![json!([0]), json!([4]), json!([9])], &vec![json!([0])]));
+    assert_eq!(database.texts("SHOW TABLES").await.unwrap(), ["event", "event2", "x"]);
+}
+
+#[tokio::test]
+async fn statements_are_ended_by_their_ports_only_if_they_are_ones_own() {
+    let (database, mut own) = explored("ports", &[]).await;
+    let user = format!("other_{}", &database.name[database.name.len() - 8..]);
+    let account = [format!("CREATE USER {user}@'%' IDENTIFIED BY 'x'"), format!("GRANT SELECT ON {}.* TO {user}@'%'", database.name)];
+    database.execute(&account).await.unwrap();
+    let connector = millrace_connectors::connector(Engine::MySql).unwrap();
+    let connection = connection(connector, &shared().await.mysql, Some(&database.name));
+    let mut of_other = connection.clone();
+    if let ConnectionSpec::Database(spec) = &mut of_other.spec {
+        (spec.username, spec.password) = (user.clone(), Some(Secret::new("x".to_owned())));
+    }
+    let mut other = connector.explore(&of_other, None).await.unwrap();
+    let (own_port, other_port) = (port(&mut own).await, port(&mut other).await);
+    assert_eq!(millrace_connectors::mysql::kill_queries_from_ports(&connection, &[other_port]).await.unwrap(), 0);
+    assert_eq!(millrace_connectors::mysql::kill_queries_from_ports(&connection, &[own_port, other_port]).await.unwrap(), 1);
+    database.execute(&[format!("DROP USER {user}@'%'")]).await.unwrap();
+}
+
+/// The port from which a session came.
+async fn port(explorer: &mut Box<dyn Explorer>) -> u16 {
+    let (kept, _) = run(explorer, &statements("SELECT host FROM information_schema.processlist WHERE id = CONNECTION_ID()")).await;
+    kept.results[0][0][0].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 #[tokio::test]

@@ -191,7 +191,18 @@ async fn values_that_do_not_fit_are_refused_and_change_nothing() {
         ("b10", json!("10000000000")),
         ("b10", json!("2")),
         ("e", json!("c")),
+        // Numbers would be taken for the places of labels.
+        ("e", json!("2")),
+        ("e", json!(2)),
+        ("e", json!(" 1")),
+        ("e", json!("1 ")),
+        ("e", json!("+1")),
+        ("e", json!("0")),
         ("s", json!("x,w")),
+        ("s", json!("3")),
+        ("s", json!(3)),
+        ("s", json!("0")),
+        ("s", json!("x,2")),
         ("l", json!("☃")),
         ("c", json!("123456")),
         ("bin", json!("\\x0102030405")),
@@ -216,6 +227,47 @@ async fn values_that_do_not_fit_are_refused_and_change_nothing() {
         assert!(kinds.contains(&error.kind()), "{column} = {value}: {error:?}");
         assert_eq!(rows_of(&mut explorer, "v").await.0, before, "{column} = {value}");
     }
+}
+
+#[tokio::test]
+async fn labels_are_stored_by_their_names() {
+    let columns =
+        "id INT PRIMARY KEY, e ENUM('10','2','Abc','it''s') COLLATE utf8mb4_general_ci, s SET('2','1','Ü') COLLATE utf8mb4_general_ci";
+    let (_database, mut explorer) = explored("labels_by_name", &[&format!("CREATE TABLE v ({columns})")]).await;
+    let given = [
+        (json!("2"), json!("1"), "2", "1"),
+        (json!(10), json!(2), "10", "2"),
+        (json!("abc "), json!("ü,2"), "Abc", "2,Ü"),
+        (json!("it's"), json!(""), "it's", ""),
+    ];
+    for (id, (e, s, stored_e, stored_s)) in (1..).zip(given) {
+        let row = json!({"id": id, "e": e, "s": s}).as_object().unwrap().clone();
+        let request = ChangeRequest { table: object("v"), changes: RowChanges::Insert(vec![row]) };
+        let changed = explorer.change(&request).await.unwrap();
+        assert_eq!(changed.rows, [json!({"id": id, "e": stored_e, "s": stored_s})]);
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_read_by_their_digits() {
+    let (_database, mut explorer) = explored("digits", &["CREATE TABLE v (id BIGINT PRIMARY KEY, d DECIMAL(30,20))"]).await;
+    for (id, text) in [(1000, r#"{"id": 1e3, "d": 1e-5}"#), (7, r#"{"id": 7.0, "d": 0.5}"#), (1500, r#"{"id": 15.00e2, "d": 2}"#)] {
+        let row: Map<String, Value> = serde_json::from_str(text).unwrap();
+        let request = ChangeRequest { table: object("v"), changes: RowChanges::Insert(vec![row]) };
+        assert_eq!(explorer.change(&request).await.unwrap().rows[0]["id"], json!(id));
+    }
+}
+
+#[tokio::test]
+async fn singles_in_a_summary_are_those_of_the_rows() {
+    let rows = "INSERT INTO v VALUES (1, 1234567.875), (2, 0.1), (3, 16777216), (4, NULL), (5, 8388609)";
+    let (_database, mut explorer) = explored("singles", &["CREATE TABLE v (id INT PRIMARY KEY, f FLOAT)", rows]).await;
+    let (rows, _) = rows_of(&mut explorer, "v").await;
+    let summary = explorer.summarize(&SummaryRequest { object: object("v"), sample_percent: None }).await.unwrap();
+    let single = summary.columns.iter().find(|column| column.name == "f").unwrap();
+    assert_eq!((single.min.as_f64(), single.max.as_f64()), (Some(0.1), Some(16_777_216.0)));
+    let shown = |row: usize| rows[row][1].as_f64();
+    assert_eq!((single.q25, single.q50, single.q75), (shown(0), shown(4), shown(4)));
 }
 
 #[tokio::test]

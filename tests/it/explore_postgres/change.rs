@@ -126,6 +126,104 @@ async fn what_is_wrong_with_a_change_is_named() {
     }
 }
 
+const EXACT: &str = "CREATE DOMAIN price AS numeric(10,2); CREATE DOMAIN cheap AS price CHECK (VALUE < 10);
+    CREATE TABLE x (id int PRIMARY KEY, n numeric(10,2), p cheap, free numeric, ns numeric(10,2)[], d date, ds date[], ts timestamp(0), plain timestamp,
+        tz timestamptz(3), t time(0), ttz timetz(1), iv interval(0), ym interval year to month, m money, c \"char\", nm name);
+    INSERT INTO x (id) VALUES (1); CREATE TABLE by_day (d date PRIMARY KEY, v int); INSERT INTO by_day VALUES ('2024-01-01', 1)";
+
+#[tokio::test]
+async fn values_that_would_be_rounded_or_cut_are_refused() {
+    let (database, mut explorer) = explored("rounded", EXACT).await;
+    let wrong = [
+        ("n", json!("1.005")),
+        ("n", json!(1.005)),
+        ("n", json!("1e-3")),
+        ("p", json!("1.005")),
+        ("ns", json!("{1.5,1.005}")),
+        ("d", json!("2024-01-01 23:59:59")),
+        ("d", json!("2024-01-01T00:30")),
+        ("d", json!("2024-01-01 00:00:00+05")),
+        ("ds", json!("{2024-01-01,\"2024-01-02 12:00\"}")),
+        ("ts", json!("2024-01-01 00:00:00.6")),
+        ("ts", json!("2024-01-01 12:00:00+02")),
+        ("plain", json!("2024-01-01 12:00:00+02")),
+        ("plain", json!("2024-01-01T12:00:00-05:30")),
+        ("plain", json!("2024-01-01 12:00:00.1234567")),
+        ("tz", json!("2024-01-01 12:00:00.1234+00")),
+        ("tz", json!("2024-01-01 12:00:00.12300004")),
+        ("t", json!("12:00:00.5")),
+        ("t", json!("12:00:00+02")),
+        ("t", json!("2024-01-01 12:00:00")),
+        ("ttz", json!("12:00:00.55+02")),
+        ("iv", json!("1.5 seconds")),
+        ("ym", json!("1 year 3 days")),
+        ("m", json!("1.005")),
+        ("c", json!("ab")),
+        ("nm", json!("x".repeat(64))),
+    ];
+    for (column, value) in &wrong {
+        let changes = json!({*column: value});
+        let error = refused(explorer.as_mut(), "x", RowChanges::Edit(vec![edit(json!({"id": 1}), changes.clone())])).await;
+        let field = format!("edits[0].changes.{column}");
+        assert_eq!((error.kind(), error.field_name()), (Kind::Invalid, Some(field.as_str())), "{changes} {error:?}");
+        let mut row = map(changes.clone());
+        row.insert("id".into(), json!(2));
+        let error = refused(explorer.as_mut(), "x", RowChanges::Insert(vec![map(json!({"id": 3, "n": "1.5"})), row])).await;
+        let field = format!("inserts[1].values.{column}");
+        assert_eq!((error.kind(), error.field_name()), (Kind::Invalid, Some(field.as_str())), "{changes} {error:?}");
+    }
+    assert_eq!(database.texts("SELECT x::text FROM x").await.unwrap(), ["(1,,,,,,,,,,,,,,,,)"]);
+    // A day with a time of day names no row.
+    let key = edit(json!({"d": "2024-01-01 12:00"}), json!({"v": 2}));
+    let error = refused(explorer.as_mut(), "by_day", RowChanges::Edit(vec![key])).await;
+    assert_eq!((error.kind(), error.field_name()), (Kind::Invalid, Some("edits[0].keys.d")));
+}
+
+#[tokio::test]
+async fn values_that_fit_are_stored_as_they_are() {
+    let (database, mut explorer) = explored("exact", EXACT).await;
+    let right = [
+        ("n", json!("1.500"), "1.50"),
+        ("n", json!(12_345_678.9), "12345678.90"),
+        ("n", json!("NaN"), "NaN"),
+        ("p", json!("9.90"), "9.90"),
+        ("free", json!("1.00500000000000000000000001"), "1.00500000000000000000000001"),
+        ("ns", json!("{1.5,NULL,2}"), "{1.50,NULL,2.00}"),
+        ("d", json!("2024-01-01 00:00:00"), "2024-01-01"),
+        ("d", json!("300000-01-01"), "300000-01-01"),
+        ("d", json!("infinity"), "infinity"),
+        ("ts", json!("2024-01-01T12:00:00.000Z"), "2024-01-01 12:00:00"),
+        ("plain", json!("2024-01-01 12:00:00.123456"), "2024-01-01 12:00:00.123456"),
+        ("plain", json!("-infinity"), "-infinity"),
+        ("t", json!("12:00"), "12:00:00"),
+        ("t", json!("24:00:00"), "24:00:00"),
+        ("ttz", json!("12:00:00.5+02"), "12:00:00.5+02"),
+        ("iv", json!("1 day 02:00"), "1 day 02:00:00"),
+        ("m", json!("1.05"), "$1.05"),
+        ("c", json!("a"), "a"),
+        ("nm", json!("name"), "name"),
+    ];
+    for (column, value, stored) in right {
+        let changes = json!({column: value});
+        change(explorer.as_mut(), "x", RowChanges::Edit(vec![edit(json!({"id": 1}), changes.clone())])).await.unwrap();
+        assert_eq!(database.texts(&format!("SELECT {column}::text FROM x")).await.unwrap(), [stored], "{changes}");
+    }
+    let changes = json!({"tz": "2024-01-01 12:00:00.123+02", "d": "300000-01-01", "n": 2.5});
+    let changed = change(explorer.as_mut(), "x", RowChanges::Edit(vec![edit(json!({"id": 1}), changes)])).await.unwrap();
+    assert_eq!(changed.rows[0]["tz"], json!("2024-01-01 10:00:00.123+00"));
+}
+
+#[tokio::test]
+async fn numbers_are_read_by_their_digits() {
+    let (database, mut explorer) = explored("digits", "CREATE TABLE x (id bigint PRIMARY KEY, n numeric)").await;
+    for text in [r#"{"id": 1e3, "n": 1e-5}"#, r#"{"id": 7.0, "n": 0.5}"#, r#"{"id": 15.00e2, "n": 2.50}"#] {
+        let row: Map<String, Value> = serde_json::from_str(text).unwrap();
+        change(explorer.as_mut(), "x", RowChanges::Insert(vec![row])).await.unwrap();
+    }
+    let stored = database.texts("SELECT id || ' ' || trim_scale(n) FROM x ORDER BY id").await.unwrap();
+    assert_eq!(stored, ["7 0.5", "1000 0.00001", "1500 2.5"]);
+}
+
 #[tokio::test]
 async fn rows_of_a_keyless_table_are_known_by_all_their_values() {
     let (database, mut explorer) = explored("keyless", TABLES).await;

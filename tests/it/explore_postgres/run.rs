@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millrace_core::Kind;
-use millrace_core::explore::{AffectedObject, Explorer, RunRequest};
+use millrace_core::explore::{AffectedObject, Explorer, READ_ONLY, RunRequest};
 use millrace_core::{Error, Result};
 use serde_json::json;
 
@@ -167,6 +167,18 @@ async fn reading_cannot_write_whatever_is_tried() {
         "COPY t TO PROGRAM 'cat'",
         "TRUNCATE t",
         "DROP TABLE t",
+        "DO $$ BEGIN EXECUTE 'COPY (SELECT 1) TO PROGRAM ''cat > /dev/null'''; END $$",
+        "NOTIFY heard",
+        "LISTEN heard",
+        "LOAD 'plpgsql'",
+        "LOCK TABLE t IN ACCESS SHARE MODE",
+        "SET work_mem = '1MB'",
+        "RESET ALL",
+        "CHECKPOINT",
+        "PREPARE x AS SELECT 1",
+        "DEALLOCATE ALL",
+        "DISCARD ALL",
+        "ANALYZE t",
     ] {
         let error = refused(run(explorer.as_mut(), sql, true).await);
         assert_eq!(error.kind(), Kind::StatementRefused, "{sql} {error:?}");
@@ -177,6 +189,10 @@ async fn reading_cannot_write_whatever_is_tried() {
     let (kept, ran) = run(explorer.as_mut(), "SELECT count(*) FROM t; SHOW transaction_read_only; EXPLAIN SELECT 1", true).await;
     ran.unwrap();
     assert_eq!(kept.results[..2], [[json!([0])], [json!(["on"])]]);
+    let others = "(SELECT 1) UNION (SELECT 2); VALUES (1); TABLE t; WITH x AS (SELECT 1) SELECT * FROM x; explain (analyze) SELECT 1";
+    run(explorer.as_mut(), others, true).await.1.unwrap();
+    let error = refused(run(explorer.as_mut(), "SELECT 1; NOTIFY heard", true).await);
+    assert_eq!((error.detail("reason"), error.detail("statement")), (Some(READ_ONLY), Some("2")));
 }
 
 #[tokio::test]

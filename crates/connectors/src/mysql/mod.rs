@@ -33,7 +33,7 @@ use millrace_core::{Error, Kind, Result};
 use explore::MySqlExplorer;
 use planner::MySqlPlanner;
 use session::MySqlSession;
-use wire::Wire;
+use wire::{TextRow, Wire};
 
 /// The connector.
 pub struct MySql;
@@ -98,17 +98,27 @@ impl Connector for MySql {
     }
 }
 
-/// Ends statements that other sessions of this user run on the server: those whose client side is one of these local TCP ports.
+/// Ends statements that other sessions of this user run on the server from this machine: those whose client side is one of these local TCP ports.
 ///
 /// The query tier uses it for engines that cannot tag their sessions: it knows the ports of its child process. Answers how many were told to end.
 pub async fn kill_queries_from_ports(connection: &Connection, ports: &[u16]) -> Result<usize> {
+    if ports.is_empty() {
+        return Ok(0);
+    }
     let mut wire = Wire::connect(connection, None).await?;
     let own = wire.thread_id().to_string();
+    let rows = wire.query_text("SHOW PROCESSLIST").await?;
+    // Other machines have the same ports, and a privileged user sees everybody's sessions.
+    let place = |row: &TextRow| Some((row.text("User"), row.get("Host")?.rsplit_once(':')?.0.to_owned()));
+    let Some(here) = rows.iter().find(|row| row.get("Id") == Some(own.as_str())).and_then(place) else {
+        wire.quit().await;
+        return Ok(0);
+    };
     let mut ended = 0;
-    for row in wire.query_text("SHOW PROCESSLIST").await? {
+    for row in &rows {
         let id = row.text("Id");
         let port = row.text("Host").rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        let is_wanted = id != own && port.is_some_and(|port| ports.contains(&port));
+        let is_wanted = id != own && place(row).as_ref() == Some(&here) && port.is_some_and(|port| ports.contains(&port));
         if let (true, Ok(id)) = (is_wanted, id.parse::<u64>()) {
             match wire.execute_text(&format!("KILL QUERY {id}")).await {
                 Ok(()) => ended += 1,

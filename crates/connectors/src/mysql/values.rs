@@ -122,6 +122,7 @@ fn decoder(logical: &LogicalType, announced: ResultColumn) -> Option<Decoder> {
             | C::MYSQL_TYPE_ENUM
             | C::MYSQL_TYPE_SET
             | C::MYSQL_TYPE_NULL
+            | C::MYSQL_TYPE_VECTOR
     );
     let decoder = match logical {
         LogicalType::Int { .. } | LogicalType::Year | LogicalType::Bool => match (announced.kind, announced.is_unsigned) {

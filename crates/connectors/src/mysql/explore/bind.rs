@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::wire::Param;
 use super::object::ObjectColumn;
 use super::quote;
+use crate::numbers::whole;
 
 /// A piece of a statement with its parameters.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,6 +66,11 @@ pub(super) fn matches(column: &ObjectColumn, value: &Value, in_key: bool, field:
         return Ok(Piece::new(format!("{name} IS NULL")));
     }
     let text = text_of(column, value, field)?;
+    if let LogicalType::Enum(labels) | LogicalType::Set(labels) = &column.logical
+        && is_place(&text, labels)
+    {
+        return Ok(Piece::new("FALSE"));
+    }
     let compared = bound(column, &text, field)?;
     let exact = |text: String| Piece::with(format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)"), Param::Text(text));
     Ok(match &column.logical {
@@ -141,11 +147,15 @@ pub(super) fn bound(column: &ObjectColumn, text: &str, field: &str) -> Result<Pi
     })
 }
 
-/// Refuses what the server would round without a word.
+/// Refuses what the server would round, or take for something else, without a word.
 fn check_fits(column: &ObjectColumn, text: &str, field: &str) -> Result<()> {
     let fraction = |text: &str| text.rsplit_once('.').map_or(0, |(_, digits)| digits.trim_end_matches('0').len());
     let kept = match &column.logical {
         LogicalType::DateTime(digits) | LogicalType::Timestamp(digits) | LogicalType::Time(digits) => usize::from(*digits),
+        LogicalType::Enum(labels) | LogicalType::Set(labels) if is_place(text, labels) => {
+            let text = format!("column `{}` ({}) has no label that is this number", column.name, column.full_type);
+            return Err(Error::new(Kind::ValueRefused, text).field(field).with("column", column.name.clone()));
+        }
         _ => return Ok(()),
     };
     if fraction(without_zone(text.trim())) <= kept {
@@ -155,13 +165,23 @@ fn check_fits(column: &ObjectColumn, text: &str, field: &str) -> Result<()> {
     Err(Error::new(Kind::ValueRefused, text).field(field).with("column", column.name.clone()))
 }
 
+/// Whether the server would take a text for the place of a label, or for a set's bits: a number that is no label itself (MySQL manual, "The ENUM Type"). Every
+/// other text that is no label by the column's collation is refused by the server.
+fn is_place(text: &str, labels: &[String]) -> bool {
+    let text = text.trim_end_matches(' ');
+    let digits = text.trim_start().trim_start_matches(['+', '-']);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && !labels.iter().any(|label| label.trim_end_matches(' ') == text)
+}
+
 fn without_zone(text: &str) -> &str {
     ["+00:00", "+00", "Z"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text)
 }
 
 fn integer(column: &ObjectColumn, text: &str, field: &str) -> Result<Param> {
-    // A double such as `7.0` is a whole number, too.
-    let whole = text.strip_suffix(".0").unwrap_or(text);
+    // `7.0` and `1e3` are whole numbers, too.
+    let plain = whole(text);
+    let whole = plain.as_deref().unwrap_or(text);
     if let Ok(number) = whole.parse::<i64>() {
         return Ok(Param::Int(number));
     }
@@ -279,6 +299,22 @@ mod tests {
         for key in ["1.505", "1e-3", "1e9", "123456789"] {
             assert_eq!(matches(&decimal, &json!(key), true, "f").map_err(|error| error.kind()), Err(Kind::ValueRefused), "{key}");
         }
+    }
+
+    #[test]
+    fn numbers_are_no_places_of_labels() {
+        let label = |logical: LogicalType, value: Value| assigned(&column(logical), &value, "f").map_err(|error| error.kind());
+        let labels = || vec!["a".to_owned(), "7".to_owned(), "007".to_owned()];
+        for value in [json!("a"), json!("A"), json!("7"), json!(7), json!("007 "), json!("b"), json!("1.5"), json!("")] {
+            assert!(label(LogicalType::Enum(labels()), value.clone()).is_ok(), "{value}");
+        }
+        for value in [json!("2"), json!(2), json!("0"), json!(" 1"), json!("+1"), json!("-1"), json!("2 "), json!("07"), json!("3")] {
+            assert_eq!(label(LogicalType::Enum(labels()), value.clone()), Err(Kind::ValueRefused), "{value}");
+            assert_eq!(label(LogicalType::Set(labels()), value.clone()), Err(Kind::ValueRefused), "{value}");
+            let key = matches(&column(LogicalType::Enum(labels())), &value, true, "f");
+            assert_eq!(key.ok(), Some(Piece::new("FALSE")), "{value}");
+        }
+        assert!(label(LogicalType::Set(labels()), json!("a,7")).is_ok());
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl MySqlExplorer {
                 self.is_clean = true;
                 Ok(ChangedRows { count: count as u64, rows })
             }
+            // What is unread would be taken for the answer of what comes next.
+            Err(error) if self.wire().has_unread() => Err(error),
             Err(error) => {
                 // A broken session is thrown away, which ends its transaction, too.
                 if self.wire().execute_text("ROLLBACK").await.is_ok() && self.wire().execute_text("SET SESSION sql_mode = ''").await.is_ok()
@@ -170,7 +172,7 @@ impl MySqlExplorer {
         match found.as_slice() {
             [] => conflict(format!("no row of `{}` has this key", object.name)),
             [(_, own)] => match etag {
-                Some(etag) if etag != own => {
+                Some(etag) if !own.iter().any(|own| own == etag) => {
                     let text = format!("the row of `{}` has changed since it was read", object.name);
                     Err(Error::new(Kind::Conflict, text).field(at).with("reason", "etag"))
                 }
@@ -195,8 +197,8 @@ impl MySqlExplorer {
         self.write(&piece).await.map(|_| ())
     }
 
-    /// Rows that a key meets, locked, with their etags.
-    async fn find(&mut self, object: &Object, keys: &Values, at: &str, limit: u64) -> Result<Vec<(Value, String)>> {
+    /// Rows that a key meets, locked, each with its etags in either form of numbers.
+    async fn find(&mut self, object: &Object, keys: &Values, at: &str, limit: u64) -> Result<Vec<(Value, [String; 2])>> {
         let list: Vec<String> = object.columns.iter().map(|column| quote(&column.name)).collect();
         let mut piece = Piece::new(format!("SELECT {} FROM {} WHERE ", list.join(", "), qualified(&object.database, &object.name)));
         piece.push(condition(object, keys, at)?);
@@ -211,11 +213,17 @@ impl MySqlExplorer {
         };
         let (types, results) = columns(&announced);
         let decoder = decoder(&announced, &types)?;
-        let mut rows = JsonRows::new(Numbers::default()).with_etags();
+        // Whoever read the row chose the form in which numbers stand in it.
+        let mut rows = JsonRows::new(Numbers::StringIfInexact).with_etags();
+        let mut exact = JsonRows::new(Numbers::Exact).with_etags();
         rows.begin_result(&results);
+        exact.begin_result(&results);
         loop {
             match wire.buffered_row() {
-                Some(Row::Values(packet)) => decoder.decode(packet, &mut rows).map_err(row_error)?,
+                Some(Row::Values(packet)) => {
+                    decoder.decode(packet, &mut rows).map_err(row_error)?;
+                    decoder.decode(packet, &mut exact).map_err(row_error)?;
+                }
                 Some(Row::End) => break wire.end_rows().await?,
                 Some(Row::Refused(error)) => {
                     wire.end_rows().await?;
@@ -227,7 +235,8 @@ impl MySqlExplorer {
         let text = format!("[{}]", rows.take());
         let values: Vec<Vec<Value>> = serde_json::from_str(&text).map_err(|error| Error::internal("rows are no JSON").because(error))?;
         let object = |values: Vec<Value>| Value::Object(results.iter().map(|column| column.name.clone()).zip(values).collect());
-        Ok(values.into_iter().map(object).zip(rows.take_etags()).collect())
+        let etags = rows.take_etags().into_iter().zip(exact.take_etags()).map(|(safe, exact)| [safe, exact]);
+        Ok(values.into_iter().map(object).zip(etags).collect())
     }
 
     /// Runs a statement that changes rows; warnings are errors, because they mean that a value was changed on its way.

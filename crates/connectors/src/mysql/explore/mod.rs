@@ -78,7 +78,8 @@ impl MySqlExplorer {
 
     async fn end_reading<T>(&mut self, outcome: Result<T>) -> Result<T> {
         let is_open = !matches!(&outcome, Err(error) if matches!(error.kind(), Kind::ConnectionLost | Kind::ProtocolViolated));
-        if is_open {
+        // What is unread would be taken for the answer of the commit.
+        if is_open && !self.wire().has_unread() {
             self.wire().execute_text("COMMIT").await?;
         } else {
             self.is_clean = false;
@@ -188,7 +189,7 @@ impl Explorer for MySqlExplorer {
     }
 
     fn is_reusable(&self) -> bool {
-        self.is_clean
+        self.is_clean && !self.session.0.has_unread()
     }
 
     fn reset(&mut self) -> BoxFuture<'_, Result<()>> {
@@ -236,3 +237,6 @@ fn qualified(database: &str, name: &str) -> String {
 fn text_literal(text: &str) -> String {
     literal(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,13 +21,43 @@ impl MySqlExplorer {
         let order = whole_order(&object, &page.order)?;
         let piece = statement(&object, page, &order)?;
         self.statements.push(piece.sql.clone());
+        let long = order.iter().filter(|by| object.column(&by.column).is_some_and(is_long)).count();
+        if long > 0 {
+            self.widen_sorting(long, page.limit.saturating_add(page.offset)).await?;
+        }
         self.begin_reading().await?;
         let read = read(self.wire(), &object, &piece, page.limit, &order, rows).await;
-        let (columns, last) = self.end_reading(read).await.map_err(wrong_condition)?;
+        let read = self.end_reading(read).await;
+        if long > 0 && (read.is_ok() || self.is_clean) {
+            // A session that sorts otherwise than the server is set up is not given to anybody else.
+            self.is_clean &= self.narrow_sorting().await.is_ok();
+        }
+        let (columns, last) = read.map_err(wrong_condition)?;
         // Without a key, rows that are alike in the order's columns could be told from each other by nothing.
         let has_end = !object.key.columns().is_empty() && order.iter().all(|by| object.column(&by.column).is_some_and(is_comparable));
-        let next = last.filter(|_| has_end).map(|values| Cursor { order, values });
+        let next = last.filter(|_| has_end).map(|values| Cursor { values: cut_all(&object, &order, values), order });
         Ok(Page { columns, next })
+    }
+
+    /// Has the server sort by all that takes part in an order of so many long columns. The room for it must hold some rows, or the server refuses to sort, and should
+    /// hold those of the page, or it sorts by way of files.
+    async fn widen_sorting(&mut self, columns: usize, rows: u64) -> Result<()> {
+        self.wire().execute_text(&format!("SET SESSION max_sort_length = {SORT_LENGTH}")).await?;
+        let row = SORT_LENGTH * columns as u64;
+        let room = rows.saturating_add(1).saturating_mul(row).min(MOST_ROOM).max(row * LEAST_ROWS);
+        match self.wire().execute_text(&format!("SET SESSION sort_buffer_size = GREATEST(@@SESSION.sort_buffer_size, {room})")).await {
+            // A server that lets nobody change it sorts with what it has.
+            Err(error) if error.detail("errno").is_some() => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn narrow_sorting(&mut self) -> Result<()> {
+        self.wire().execute_text("SET SESSION max_sort_length = DEFAULT").await?;
+        match self.wire().execute_text("SET SESSION sort_buffer_size = DEFAULT").await {
+            Err(error) if error.detail("errno").is_some() => Ok(()),
+            other => other,
+        }
     }
 
     pub(super) async fn count_rows(&mut self, object: &ObjectName, condition: Option<&str>) -> Result<u64> {
@@ -68,13 +98,20 @@ fn whole_order(object: &Object, wanted: &[OrderBy]) -> Result<Vec<OrderBy>> {
     Ok(order)
 }
 
-/// Servers sort by the first 1024 bytes of a value's weights (`max_sort_length`). Longer values take part in an order with so many characters, so that a cursor
-/// cuts where the server sorts.
-const SORTED_CHARACTERS: usize = 100;
+/// By so many characters texts are sorted; longer ones take part in an order with these, so that a cursor cuts where the server sorts.
+const SORTED_CHARACTERS: usize = 2048;
 /// As above, of bytes.
-const SORTED_BYTES: usize = 500;
-/// Texts whose weights never exceed what is sorted by take part as they are, so that indexes serve.
+const SORTED_BYTES: usize = 16_384;
+/// Servers sort by the first bytes of a value's weights (`max_sort_length`); so many hold those of all characters that are sorted by.
+const SORT_LENGTH: u64 = 32_768;
+/// What servers sort by if nobody says otherwise is enough for the weights of so many characters.
 const SHORT_TEXT: u32 = 255;
+/// As above, of bytes.
+const SHORT_BYTES: usize = 1024;
+/// Servers merge so many rows at a time, and one more; with less room they refuse to sort (`MERGEBUFF2`).
+const LEAST_ROWS: u64 = 16;
+/// The most room that a page's rows are given for sorting, bytes.
+const MOST_ROOM: u64 = 32 << 20;
 
 /// How a column takes part in an order: labels by their texts, because an index of theirs means nothing to a cursor, and exactly, because labels that a collation
 /// holds for equal are different rows.
@@ -91,10 +128,42 @@ fn cut_at(object: &Object, column: &ObjectColumn) -> Option<usize> {
     match column.logical {
         _ if object.key.columns().iter().any(|key| key.eq_ignore_ascii_case(&column.name)) => None,
         LogicalType::Text => Some(SORTED_CHARACTERS),
-        LogicalType::Varchar(length) if length > SHORT_TEXT => Some(SORTED_CHARACTERS),
-        LogicalType::Bytes if column.full_type.ends_with("blob") => Some(SORTED_BYTES),
+        LogicalType::Varchar(length) if length as usize > SORTED_CHARACTERS => Some(SORTED_CHARACTERS),
+        LogicalType::Bytes if bytes_of(column) > SORTED_BYTES => Some(SORTED_BYTES),
         _ => None,
     }
+}
+
+/// Whether the server's own setting would leave out what comes late in a column's values.
+fn is_long(column: &ObjectColumn) -> bool {
+    match column.logical {
+        LogicalType::Text => true,
+        LogicalType::Varchar(length) => length > SHORT_TEXT,
+        LogicalType::Bytes => bytes_of(column) > SHORT_BYTES,
+        _ => false,
+    }
+}
+
+/// How many bytes `varbinary(n)` holds; a blob as many as there are.
+fn bytes_of(column: &ObjectColumn) -> usize {
+    let length = column.full_type.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    length.and_then(|(length, _)| length.trim().parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// The part of a value's text that takes part in an order.
+fn cut<'a>(object: &Object, column: &ObjectColumn, text: &'a str) -> &'a str {
+    // Two characters stand for each byte, and two for what begins them.
+    let length = cut_at(object, column).map(|length| if column.logical == LogicalType::Bytes { length * 2 + 2 } else { length });
+    length.and_then(|length| text.char_indices().nth(length)).map_or(text, |(end, _)| &text[..end])
+}
+
+/// A place by no more than what says where it is.
+fn cut_all(object: &Object, order: &[OrderBy], values: Vec<Option<String>>) -> Vec<Option<String>> {
+    let one = |(by, value): (&OrderBy, Option<String>)| {
+        let value = value?;
+        Some(object.column(&by.column).map_or(value.clone(), |column| cut(object, column, &value).to_owned()))
+    };
+    order.iter().zip(values).map(one).collect()
 }
 
 /// Whether a value's text can say which values come after it.
@@ -199,9 +268,7 @@ fn same(object: &Object, column: &ObjectColumn, value: Option<&str>) -> Result<P
 }
 
 fn parameter(object: &Object, column: &ObjectColumn, text: &str) -> Result<Piece> {
-    // Two characters stand for each byte, and two for what begins them.
-    let length = cut_at(object, column).map(|length| if column.logical == LogicalType::Bytes { length * 2 + 2 } else { length });
-    let text = length.and_then(|length| text.char_indices().nth(length)).map_or(text, |(end, _)| &text[..end]);
+    let text = cut(object, column, text);
     match column.logical {
         LogicalType::Enum(_) | LogicalType::Set(_) => Ok(Piece { sql: "?".into(), params: vec![Param::Text(text.to_owned())] }),
         _ => bound(column, text, "after"),

@@ -33,9 +33,12 @@ impl MySqlExplorer {
             statements::check_reading(&statements).map_err(|error| error.with("reason", READ_ONLY))?;
             check_no_files(&statements)?;
             self.wire().execute_text("SET SESSION TRANSACTION READ ONLY").await?;
+            // Quotes and backslashes must mean to the server what they meant to the check, whatever the server is set up for.
+            self.wire().execute_text("SET SESSION sql_mode = ''").await?;
+        } else {
+            // What people write is meant for the server as it is set up.
+            self.wire().execute_text("SET SESSION sql_mode = @@GLOBAL.sql_mode").await?;
         }
-        // What people write is meant for the server as it is set up.
-        self.wire().execute_text("SET SESSION sql_mode = @@GLOBAL.sql_mode").await?;
         results.expect(statements.len());
         for (number, statement) in (1..).zip(&statements) {
             let ran = self.run_one(statement, request.max_rows, results).await;

@@ -64,9 +64,10 @@ impl MySqlExplorer {
     async fn quantile(&mut self, column: &ObjectColumn, from: &str, count: u64, share: f64) -> Result<Option<f64>> {
         let name = quote(&column.name);
         let offset = ((count - 1) as f64 * share).round() as u64;
-        let sql = format!("SELECT {name} FROM {from} WHERE {name} IS NOT NULL ORDER BY {name} LIMIT 1 OFFSET {offset}");
+        let shown = shown(column);
+        let sql = format!("SELECT {shown} FROM {from} WHERE {name} IS NOT NULL ORDER BY {name} LIMIT 1 OFFSET {offset}");
         let rows = self.wire().query_text(&sql).await?;
-        Ok(rows.first().and_then(|row| row.at(0)?.parse().ok()))
+        Ok(rows.first().and_then(|row| single(column, row.at(0)?).parse().ok()))
     }
 }
 
@@ -85,6 +86,27 @@ fn interest(column: &ObjectColumn) -> Interest {
     }
 }
 
+/// A value of a column in a statement whose answer is text.
+fn shown(column: &ObjectColumn) -> String {
+    let name = quote(&column.name);
+    match column.logical {
+        LogicalType::Bit(_) => format!("{name} + 0"),
+        LogicalType::Enum(_) | LogicalType::Set(_) => format!("CAST({name} AS CHAR)"),
+        LogicalType::Text => format!("LEFT({name}, 255)"),
+        // As text, the server rounds singles to six digits (MySQL manual, "Problems with Floating-Point Values").
+        LogicalType::Float32 => format!("{name} + 0e0"),
+        _ => name,
+    }
+}
+
+/// A number's text as rows show it: the double that a single was widened to has digits that are not the single's.
+fn single(column: &ObjectColumn, text: &str) -> String {
+    match (&column.logical, text.parse::<f32>()) {
+        (LogicalType::Float32, Ok(single)) => single.to_string(),
+        _ => text.to_owned(),
+    }
+}
+
 /// Name and statement of each figure: count, different values, least, greatest, mean, deviation, shortest, longest, mean length.
 fn aggregates(column: &ObjectColumn) -> [(&'static str, String); AGGREGATES] {
     let name = quote(&column.name);
@@ -96,12 +118,7 @@ fn aggregates(column: &ObjectColumn) -> [(&'static str, String); AGGREGATES] {
         LogicalType::Text | LogicalType::Bytes | LogicalType::Json | LogicalType::JsonText | LogicalType::Spatial { .. }
     );
     let distinct = if is_long { format!("COUNT(DISTINCT MD5({name}))") } else { format!("COUNT(DISTINCT {name})") };
-    let shown = match column.logical {
-        LogicalType::Bit(_) => format!("{name} + 0"),
-        LogicalType::Enum(_) | LogicalType::Set(_) => format!("CAST({name} AS CHAR)"),
-        LogicalType::Text => format!("LEFT({name}, 255)"),
-        _ => name.clone(),
-    };
+    let shown = shown(column);
     // Bits are compared as a number and shown as digits.
     let extreme = |function: &str| match column.logical {
         LogicalType::Bit(bits) => format!("LPAD(BIN({function}({shown})), {bits}, '0')"),
@@ -130,7 +147,10 @@ fn summary(column: &ObjectColumn, row: &TextRow, place: usize, row_count: u64) -
     let is_number = interest(column) == Interest::Number;
     let value = |at: usize| match row.at(place + at) {
         None => Value::Null,
-        Some(text) if is_number && is_exact_double(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+        Some(text) if is_number && is_exact_double(&single(column, text)) => {
+            let text = single(column, text);
+            serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text))
+        }
         Some(text) if matches!(column.logical, LogicalType::Timestamp(_)) => Value::from(format!("{text}+00")),
         Some(text) => Value::from(text),
     };

@@ -134,6 +134,24 @@ impl Wire {
         Ok(wire)
     }
 
+    /// A session over a stream that a test holds the other end of.
+    #[cfg(test)]
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            is_protected: false,
+            buffer: PacketBuffer::new(),
+            sequence: 0,
+            capabilities: CapabilityFlags::CLIENT_PROTOCOL_41,
+            version: "9.0.0".to_owned(),
+            thread_id: 1,
+            close_after_rows: None,
+            has_more_results: false,
+            has_unread: false,
+            place: "a test".to_owned(),
+        }
+    }
+
     /// Goes on under TLS; nothing of the old socket may be left unread.
     async fn protect(&mut self, tls: Arc<ClientConfig>, host: &str) -> Result<()> {
         let untrusted = |text: String| Error::new(Kind::Untrusted, text).field("ssl");

@@ -62,6 +62,11 @@ impl Wire {
         self.answered().await
     }
 
+    /// Whether an answer has begun whose end has not been read. Such a session answers nothing else: only dropping it helps.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.has_unread
+    }
+
     /// Whether another result follows the rows that have ended.
     pub(crate) fn has_more_results(&self) -> bool {
         self.has_more_results

@@ -1,7 +1,7 @@
 //! Changing rows by their keys: all or none, and only rows that are exactly those that were meant.
 //!
 //! ```text
-//!  values ─▶ text of each column's type ─▶ BEGIN
+//!  values ─▶ text of each column's type ─▶ would the server round or cut it? ─▶ BEGIN
 //!      per row: SELECT … FOR UPDATE by key ─ exactly one? etag as it was? ─▶ UPDATE | DELETE by key and place (tableoid, ctid)
 //!  ─▶ COMMIT
 //! ```
@@ -25,11 +25,23 @@ use super::values;
 /// How long a change waits for somebody else's.
 const LOCK_PATIENCE: &str = "10s";
 
+/// So many values are asked for at a time; a result has at most 1664 columns (manual, "PostgreSQL Limits").
+const MOST_CHECKS: usize = 500;
+
 /// A column with its new value, and where the request holds it.
 struct Given<'a> {
     field: &'a Field,
     text: Option<String>,
     at: String,
+}
+
+/// A comparison that holds if a value is kept as it is written.
+struct Check<'a> {
+    field: &'a Field,
+    at: String,
+    text: String,
+    /// Of its two sides.
+    casts: [String; 2],
 }
 
 /// Changes rows.
@@ -43,6 +55,7 @@ pub(super) async fn change(explorer: &mut PgExplorer, request: &ChangeRequest) -
     let mut work = Work { forms: shape.forms(), shape: &shape, explorer, changed: ChangedRows::default() };
     // What is wrong with the values themselves is found before anything is locked.
     let steps = work.steps(&request.changes)?;
+    work.keep_exact(&steps).await?;
     let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'");
     work.explorer.client.batch_execute(&opening).await.map_err(|error| refusal(error, 0))?;
     let mut done = Ok(());
@@ -144,6 +157,73 @@ impl<'a> Work<'a> {
             Ok(Given { field, text, at })
         };
         shape.key.iter().map(key).collect()
+    }
+
+    /// Refuses values that the server would round or cut without a word: it is asked what it makes of each.
+    async fn keep_exact(&self, steps: &[Step<'a>]) -> Result<()> {
+        let mut checks = Vec::new();
+        let mut add = |given: &'_ [Given<'a>], is_key: bool| {
+            for given in given {
+                let Some(text) = &given.text else { continue };
+                let comparisons = values::exactness(given.field, text, is_key);
+                checks.extend(comparisons.into_iter().map(|casts| Check {
+                    field: given.field,
+                    at: given.at.clone(),
+                    text: text.clone(),
+                    casts,
+                }));
+            }
+        };
+        for step in steps {
+            match step {
+                Step::Insert { given, .. } => add(given, false),
+                Step::Edit { keys, given, .. } => {
+                    add(keys, true);
+                    add(given, false);
+                }
+                Step::Delete { keys, .. } => add(keys, true),
+            }
+        }
+        for checks in checks.chunks(MOST_CHECKS) {
+            let answers = match self.asked(checks).await? {
+                Some(answers) => answers,
+                // One of the values is none of its type, which the change itself will say; the others are asked for one by one.
+                None => {
+                    let mut answers = Vec::new();
+                    for check in checks {
+                        answers.extend(self.asked(std::slice::from_ref(check)).await?.unwrap_or_else(|| vec![true]));
+                    }
+                    answers
+                }
+            };
+            if let Some((check, _)) = checks.iter().zip(answers).find(|(_, is_exact)| !is_exact) {
+                let text = format!("the value does not fit `{}`: it would be rounded or cut", check.field.base_type);
+                return Err(Error::invalid(check.at.clone(), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each comparison holds; none if one of the values is none of its type.
+    async fn asked(&self, checks: &[Check<'_>]) -> Result<Option<Vec<bool>>> {
+        let mut sql = Sql::new("SELECT ");
+        for (index, check) in checks.iter().enumerate() {
+            sql.push(if index == 0 { "" } else { ", " });
+            let [kept, said] = &check.casts;
+            sql.value(Some(&check.text));
+            sql.push(kept);
+            sql.push(" = ");
+            sql.value(Some(&check.text));
+            sql.push(said);
+        }
+        let messages = match self.explorer.client.simple_query(sql.sent()).await {
+            Ok(messages) => messages,
+            Err(refused) if refused.as_db_error().is_some() => return Ok(None),
+            Err(broken) => return Err(classify(broken)),
+        };
+        let row = messages.iter().find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
+        let row = row.ok_or_else(|| Error::new(Kind::ProtocolViolated, "the server answered no row"))?;
+        (0..checks.len()).map(|at| Ok(rows::text(row, at)? != Some("f"))).collect::<Result<_>>().map(Some)
     }
 
     async fn take(&mut self, step: &Step<'a>) -> Result<()> {

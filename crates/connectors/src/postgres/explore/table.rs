@@ -34,7 +34,8 @@ const FIELDS: &str = "WITH RECURSIVE base AS (
         SELECT a.attnum, a.atttypid AS oid, a.atttypmod AS modifier FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL SELECT base.attnum, t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype = 'd')
     SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, -1), b.oid, base.modifier,
-        NOT a.attnotnull, a.attgenerated <> '', a.attidentity::text, b.typcategory::text = 'A', b.typtype::text, IS_COMPARABLE
+        NOT a.attnotnull, a.attgenerated <> '', a.attidentity::text, b.typcategory::text = 'A', b.typtype::text, IS_COMPARABLE,
+        format_type(b.oid, base.modifier), CASE b.typcategory WHEN 'A' THEN b.typelem ELSE b.oid END
     FROM pg_attribute a JOIN base ON base.attnum = a.attnum JOIN pg_type b ON b.oid = base.oid AND b.typtype <> 'd'
     WHERE a.attrelid = $1 ORDER BY a.attnum";
 
@@ -49,8 +50,14 @@ pub(super) struct Field {
     pub(super) cast: String,
     /// Of the type that a domain is made of.
     pub(super) base_oid: u32,
+    /// That type, or what its arrays hold.
+    pub(super) element_oid: u32,
+    /// The type that a domain is made of, as the engine spells it.
+    pub(super) base_type: String,
     /// Characters or bits that fit.
     pub(super) length: Option<i32>,
+    /// Whether the type says how many digits, or which parts, are kept (`pg_attribute.atttypmod`).
+    pub(super) has_modifier: bool,
     pub(super) is_nullable: bool,
     pub(super) is_generated: bool,
     /// `GENERATED ALWAYS AS IDENTITY`
@@ -187,6 +194,9 @@ fn field(row: &Row) -> Field {
         native_type: row.get(2),
         cast: row.get(3),
         base_oid,
+        element_oid: row.get(13),
+        base_type: row.get(12),
+        has_modifier: modifier >= 0,
         length: length.filter(|length| *length > 0),
         is_nullable: row.get(6),
         is_generated: row.get(7),
