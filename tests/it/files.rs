@@ -162,13 +162,16 @@ async fn nothing_outside_the_roots_is_read_listed_or_written() {
         "ATTACH 'x.db'",
         "SELECT * FROM read_csv('a.csv') WHERE a IN (SELECT * FROM read_blob('a.csv'))",
         "SELECT getenv('HOME')",
+        "SELECT json_serialize_plan('SELECT * FROM read_csv(''/etc/passwd'')')",
         "SELECT 1; SELECT 2",
     ] {
         let response = place.query(sql).await;
         assert!((400..500).contains(&response.status), "{sql}: {response:?}");
         assert!(!response.body.to_string().contains("hunter2"), "{sql}");
     }
-    for condition in ["1=1) UNION SELECT (1", "1 IN (SELECT 1 FROM read_csv('/etc/passwd'))", "1), (2"] {
+    for condition in
+        ["1=1) UNION SELECT (1", "1 IN (SELECT 1 FROM read_csv('/etc/passwd'))", "1), (2", "json_serialize_plan('SELECT 1') IS NULL"]
+    {
         let condition: String = url::form_urlencoded::byte_serialize(condition.as_bytes()).collect();
         let response = place.get("/files/data", &open.join("a.csv"), &format!("&where={condition}")).await;
         assert_eq!(code(&response), "STATEMENT_REFUSED", "{response:?}");

@@ -39,8 +39,6 @@ pub fn query_one() -> ExitCode {
 /// DuckDB with its extensions loaded, before any statement or secret has been seen.
 struct Warm {
     connection: Connection,
-    /// Functions of DuckDB's core, known before extensions added theirs.
-    functions: Vec<String>,
 }
 
 impl Warm {
@@ -52,12 +50,11 @@ impl Warm {
             .and_then(|config| config.with("allow_community_extensions", "false"))
             .map_err(engine)?;
         let connection = Connection::open_in_memory_with_flags(config).map_err(engine)?;
-        let functions = core_functions(&connection).map_err(engine)?;
         let dir = extension_dir()?;
         for name in ["postgres_scanner", "mysql_scanner"] {
             load(&connection, &dir, name)?;
         }
-        Ok(Self { connection, functions })
+        Ok(Self { connection })
     }
 }
 
@@ -67,11 +64,6 @@ fn load(connection: &Connection, dir: &Path, name: &str) -> Result<(), Failure> 
     connection
         .execute_batch(&format!("LOAD {}", attach::literal(&path.to_string_lossy())))
         .map_err(|error| Failure::new(FailedKind::Internal, format!("the DuckDB extension `{}` cannot be loaded: {error}", path.display())))
-}
-
-fn core_functions(connection: &Connection) -> duckdb::Result<Vec<String>> {
-    let sql = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro')";
-    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn extension_dir() -> Result<PathBuf, Failure> {
@@ -87,7 +79,7 @@ fn extension_dir() -> Result<PathBuf, Failure> {
 }
 
 fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
-    match warm.and_then(|warm| run::run(&warm.connection, &warm.functions, request)) {
+    match warm.and_then(|warm| run::run(&warm.connection, request)) {
         Ok(run::Rows { columns, rows, is_cut }) => Answer::Rows { columns, rows, is_cut },
         Err(failure) => Answer::Failed { kind: failure.kind, message: without_secrets(failure.message, request) },
     }
