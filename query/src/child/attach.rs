@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use duckdb::Connection;
 use millrace_core::connection::SslMode;
-use millrace_core::hosts::{HostPolicy, REASON};
+use millrace_core::hosts::{self, REASON};
 
 use crate::wire::{FailedKind, Failure, HOST, Request, Source, SourceEngine};
 
@@ -21,7 +21,7 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
     let secret = identifier(&format!("secret_{}", source.alias));
     let protection = protection(source, &request.temp_dir)
         .map_err(|error| Failure::new(FailedKind::Internal, format!("the certificates cannot be kept for the query: {error}")))?;
-    let address = address(source, request)?;
+    let address = address(source)?;
     let (kind, host, place) = match source.engine {
         // libpq dials the address and checks the certificate by the name.
         SourceEngine::Postgres => ("postgres", source.host.clone(), format!("application_name={tag} hostaddr={address}{protection}")),
@@ -52,9 +52,8 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
 }
 
 /// An address of a source that may be dialled.
-fn address(source: &Source, request: &Request) -> Result<IpAddr, Failure> {
-    let policy = HostPolicy::parse(&request.allowed_hosts, &request.denied_hosts);
-    let found = policy.and_then(|policy| policy.resolve_blocking(&source.host, source.port, HOST)).map_err(|error| {
+fn address(source: &Source) -> Result<IpAddr, Failure> {
+    let found = hosts::policy().resolve_blocking(&source.host, source.port, HOST).map_err(|error| {
         let kind = if error.detail("reason") == Some(REASON) { FailedKind::HostRefused } else { FailedKind::Unreachable };
         Failure::new(kind, format!("`{}`: {}", source.alias, error.message()))
     })?;

@@ -3,6 +3,7 @@
 mod attach;
 mod files;
 mod objects;
+mod proxy;
 mod run;
 
 use std::io::{BufRead as _, Write as _};
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use duckdb::{Config, Connection};
 use millrace_core::objects::ObjectAccess;
 
-use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request};
+use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request, Work};
 
 /// Where the extensions lie, if not where they were at build time.
 const EXTENSION_DIR_VARIABLE: &str = "MILLRACE_EXTENSION_DIR";
@@ -27,8 +28,14 @@ pub fn query_one() -> ExitCode {
         return ExitCode::SUCCESS; // a warm child that is not needed any more
     }
     let answer = match serde_json::from_str::<Errand>(&line) {
-        Ok(Errand::Statement(request)) => answer(warm, &request),
-        Ok(Errand::Files(errand)) => answer_files(warm, &errand),
+        Ok(errand) => {
+            // Before anything is resolved: the first rules of a process are its rules.
+            let warm = errand.hosts.install().and(warm);
+            match errand.work {
+                Work::Statement(request) => answer(warm, &request),
+                Work::Files(errand) => answer_files(warm, &errand),
+            }
+        }
         Err(_) => Answer::Failed { kind: FailedKind::Internal, message: "the request has an unknown form".to_owned() },
     };
     let mut out = std::io::stdout().lock();
