@@ -240,6 +240,21 @@ async fn changed_parquet_files_keep_types_and_compression() {
 }
 
 #[tokio::test]
+async fn the_etag_of_many_files_is_short_and_tells_each_of_them() {
+    let place = Place::start().await;
+    for number in 0..300 {
+        place.write(&format!("many/{number}.csv"), "n\n1\n");
+    }
+    let pattern = place.dir.path().join("open/many/*.csv");
+    let etag = async || place.get("/files/data", &pattern, "&limit=1").await.etag.unwrap();
+    let first = etag().await;
+    assert!((16..100).contains(&first.len()), "{first}");
+    assert_eq!(etag().await, first);
+    place.write("many/150.csv", "n\n2\n");
+    assert_ne!(etag().await, first);
+}
+
+#[tokio::test]
 async fn a_change_is_done_whole_or_not_at_all() {
     let place = Place::start().await;
     let csv = place.write("a.csv", "id,name\n1,x\n2,y\n");

@@ -15,6 +15,7 @@ use millrace_core::explore::OrderBy;
 use millrace_core::files::{FileAnswer, FileFormat, FilePage, FileQuery, FileRequest, FileRows, FileSet};
 use millrace_core::{Error, Kind};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::file_changes;
@@ -227,7 +228,16 @@ async fn etag(files: &FileSet) -> ApiResult<String> {
         let etags = paths.iter().map(|path| file::etag(&mut File::open(path)?)).collect::<std::io::Result<Vec<_>>>();
         etags.map_err(|error| Error::new(Kind::NotFound, "a file cannot be opened").because(error))
     });
-    Ok(etags.await?.join("-"))
+    Ok(joined(etags.await?))
+}
+
+/// One text for several: of bounded length, because it stands in a header, and another one if one of them is.
+fn joined(mut etags: Vec<String>) -> String {
+    if etags.len() == 1 {
+        return etags.remove(0);
+    }
+    let digest = Sha256::digest(etags.join("-"));
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {
