@@ -240,6 +240,31 @@ async fn changed_parquet_files_keep_types_and_compression() {
 }
 
 #[tokio::test]
+async fn an_empty_text_in_csv_is_no_null() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv", "id,name\n1,x\n2,\n3,\"\"\n");
+    let response = place.apply(&csv, json!({"edits": [{"rowId": 0, "changes": {"name": ""}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let names: Vec<Value> = place.rows(&csv).await.iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, [json!(""), json!(null), json!("")]);
+    assert_eq!(place.get("/files/count", &csv, "&where=name%3D%27%27").await.body["count"], 2);
+    let summary = place.server.api.post("/files/summary", json!({"path": csv})).await.unwrap().body;
+    assert_eq!(summary["columns"][1]["count"], 2, "{summary}");
+    // Numbers stay numbers where a program has quoted nothing, in the first rows or later.
+    let quoted = place.write("b.csv", "\"id\",\"name\"\n\"1\",\"x\"\n\"\",\"\"\n");
+    let rows = place.rows(&quoted).await;
+    assert_eq!(rows[1], json!({"id": null, "name": null, "__rowid": 1}), "{rows:?}");
+    let mut late = String::from("id,name\n");
+    for id in 0..30_000 {
+        late.push_str(&format!("{id},\"x\"\n"));
+    }
+    late.push_str("\"\",y\n");
+    let late = place.write("c.csv", late);
+    let page = place.get("/files/data", &late, "&offset=29999&limit=5").await;
+    assert_eq!(page.body["data"][1], json!({"id": null, "name": "y", "__rowid": 30_000}), "{page:?}");
+}
+
+#[tokio::test]
 async fn the_etag_of_many_files_is_short_and_tells_each_of_them() {
     let place = Place::start().await;
     for number in 0..300 {

@@ -171,8 +171,11 @@ async fn local(state: &AppState, path: &str, format: Option<FileFormat>, connect
     let base = base_of(state, connection).await?;
     let (roots, path) = (state.files.clone(), path.to_owned());
     let (told, paths) = blocking(move || {
-        let is_pattern = path.contains(['*', '?', '[']);
-        let found = if is_pattern { None } else { Some(file::resolve(&roots, &path, base.as_deref())?) };
+        // What has exactly this name is meant, even if the name could be a pattern.
+        let found = match file::resolve(&roots, &path, base.as_deref()) {
+            Err(_) if file::is_pattern(&path) => None,
+            found => Some(found?),
+        };
         if let Some(folder) = found.filter(|found| found.is_dir()) {
             return file::table_files(&roots, &folder).map(|(format, paths)| (Some(format), paths));
         }

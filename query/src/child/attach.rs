@@ -1,5 +1,6 @@
 //! Attaches sources, read-only, and then closes every other way out.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,6 +10,7 @@ use duckdb::Connection;
 use millrace_core::connection::SslMode;
 use millrace_core::hosts::{self, REASON};
 
+use super::files::masked;
 use crate::wire::{FailedKind, Failure, HOST, Request, Source, SourceEngine};
 
 /// How long one of several addresses may take to answer.
@@ -114,7 +116,9 @@ pub(super) struct Bounds<'a> {
 
 /// After this no setting can be changed, no file read but the named ones, no further database attached.
 pub(super) fn lock_down(connection: &Connection, bounds: &Bounds<'_>) -> Result<(), Failure> {
-    let paths: Vec<String> = bounds.paths.iter().map(|path| literal(path)).collect();
+    // A path that is read with its signs of patterns masked is looked up by both texts.
+    let paths: BTreeSet<String> = bounds.paths.iter().flat_map(|path| [literal(path), literal(&masked(path))]).collect();
+    let paths: Vec<String> = paths.into_iter().collect();
     let settings = [
         format!("SET memory_limit = '{}MB'", bounds.memory_mb),
         format!("SET threads = {}", bounds.threads.max(1)),
