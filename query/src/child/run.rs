@@ -148,7 +148,7 @@ impl Form {
     fn json(self, text: String) -> Value {
         let number = match self {
             Self::Bool => return Value::Bool(text == "true"),
-            Self::Nested => return serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            Self::Nested => return serde_json::from_str(&with_exact_numbers(&text)).unwrap_or(Value::String(text)),
             Self::Int => text.parse::<i64>().ok().filter(|value| value.abs() <= EXACT_INT).map(Number::from),
             Self::Float => text.parse::<f64>().ok().and_then(Number::from_f64),
             // Exact only if the double's shortest text has the same digits.
@@ -157,6 +157,54 @@ impl Form {
         };
         number.map_or(Value::String(text), Value::Number)
     }
+}
+
+/// A JSON text in which the numbers that no double carries are strings with all their digits, as they are outside of nested values.
+fn with_exact_numbers(json: &str) -> String {
+    let mut written = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(first) = rest.chars().next() {
+        let is_word = first == '-' || first.is_ascii_alphanumeric();
+        let end = if is_word {
+            rest.find(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '+' | '-' | '.')).unwrap_or(rest.len())
+        } else if first == '"' {
+            end_of_string(rest)
+        } else {
+            first.len_utf8()
+        };
+        let (part, after) = rest.split_at(end);
+        if is_word && !is_exact(part) {
+            written.extend(["\"", part, "\""]);
+        } else {
+            written.push_str(part);
+        }
+        rest = after;
+    }
+    written
+}
+
+/// The bytes of the string that a JSON text begins with.
+fn end_of_string(json: &str) -> usize {
+    let mut is_escaped = false;
+    let end = json.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(json.len(), |end| end + 2)
+}
+
+/// Whether a word of JSON loses nothing as a double. The engine writes exponents for doubles only, and `NaN` and `Infinity`, which JSON does not know.
+fn is_exact(word: &str) -> bool {
+    if matches!(word, "true" | "false" | "null") {
+        return true;
+    }
+    let is_finite = word.parse::<f64>().is_ok_and(f64::is_finite);
+    if word.contains(['e', 'E']) {
+        return is_finite;
+    }
+    let form = if word.contains('.') { Form::Decimal } else { Form::Int };
+    is_finite && form.json(word.to_owned()).is_number()
 }
 
 /// Whether two decimal texts are the same number, apart from zeros at the end of the fraction.
@@ -329,6 +377,12 @@ mod tests {
         assert_eq!(Form::Decimal.json("12.50".into()), Value::from(12.5));
         assert_eq!(Form::Decimal.json("0.1234567890123456789".into()), Value::from("0.1234567890123456789"));
         assert_eq!(Form::Float.json("inf".into()), Value::from("inf"));
+        let nested = r#"{"a\"1": [9007199254740993, -12, 0.1, 1e22, 123456789012345678.12, 100000000000000000000.0], "é": {"b": [NaN, -Infinity, true, null, 1.50]}}"#;
+        let expected = serde_json::json!({
+            "a\"1": ["9007199254740993", -12, 0.1, 1e22, "123456789012345678.12", 1e20],
+            "é": {"b": ["NaN", "-Infinity", true, null, 1.5]}
+        });
+        assert_eq!(Form::Nested.json(nested.into()), expected);
         assert_eq!(Form::of("DECIMAL(18,3)"), Form::Decimal);
         assert_eq!(Form::of("DECIMAL(18,3)[]"), Form::Nested);
     }

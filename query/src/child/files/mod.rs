@@ -7,10 +7,12 @@
 //!
 //! Whatever runs, the engine is locked down before the first file is opened, to exactly the files that were named.
 
+mod fit;
 mod lines;
 mod objects;
 mod patch;
 mod query;
+mod reread;
 mod rewrite;
 mod shape;
 mod summary;
