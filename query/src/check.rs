@@ -6,6 +6,7 @@
 //! adds is closed until somebody opens it. What runs afterwards is the checked tree written out again, not the text that came.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -62,18 +63,10 @@ pub(crate) const FILE_FUNCTIONS: [&str; 9] = [
     "read_ndjson_auto",
     "sniff_csv",
 ];
-/// Functions of DuckDB's core that reach outside the statement: settings, environment, logs, other SQL.
-const DENIED_FUNCTIONS: [&str; 9] = [
-    "getenv",
-    "getvariable",
-    "current_setting",
-    "set_config",
-    "write_log",
-    "query",
-    "query_table",
-    "json_execute_serialized_sql",
-    "pg_sleep",
-];
+/// Functions that only compute from what they are given, or tell the time. Written once from the `duckdb_functions()` of the pinned version and gone through by hand:
+/// left out is whatever parses or runs text as SQL (`json_serialize_plan` binds the table functions that its text names, and that dials), reads settings,
+/// variables or catalogs, waits, logs, keeps counters, or is the engine's own inside.
+const FUNCTIONS: &str = include_str!("functions.txt");
 /// `SHOW` forms over the attached catalogs.
 const SHOWS: [&str; 3] = ["\"databases\"", "\"tables\"", "__show_tables_expanded"];
 /// System schemas whose tables describe the attached catalogs.
@@ -88,20 +81,25 @@ pub(crate) struct Checked {
     pub(crate) wants_all: bool,
 }
 
-/// Checks the tree of one statement. `is_builtin` tells functions of DuckDB's core from those of extensions.
-pub(crate) fn check(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) -> bool) -> Result<Checked, Failure> {
-    walk(tree, Walk { sources, files: None, reads_objects: false, is_builtin, scope: Vec::new(), checked: Checked::default() })
+/// Checks the tree of one statement.
+pub(crate) fn check(tree: &Value, sources: &[Source]) -> Result<Checked, Failure> {
+    walk(tree, Walk { sources, files: None, reads_objects: false, scope: Vec::new(), checked: Checked::default() })
 }
 
 /// As [`check`], for a statement whose reading functions have been found to name objects of its sources only.
-pub(crate) fn check_with_objects(tree: &Value, sources: &[Source], is_builtin: &dyn Fn(&str) -> bool) -> Result<Checked, Failure> {
-    walk(tree, Walk { sources, files: None, reads_objects: true, is_builtin, scope: Vec::new(), checked: Checked::default() })
+pub(crate) fn check_with_objects(tree: &Value, sources: &[Source]) -> Result<Checked, Failure> {
+    walk(tree, Walk { sources, files: None, reads_objects: true, scope: Vec::new(), checked: Checked::default() })
 }
 
 /// Checks the tree of one statement over files. Those that it names, as `files` says, have been found to be allowed.
-pub(crate) fn check_files(tree: &Value, files: &BTreeSet<String>, is_builtin: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
-    walk(tree, Walk { sources: &[], files: Some(files), reads_objects: false, is_builtin, scope: Vec::new(), checked: Checked::default() })
-        .map(|_| ())
+pub(crate) fn check_files(tree: &Value, files: &BTreeSet<String>) -> Result<(), Failure> {
+    walk(tree, Walk { sources: &[], files: Some(files), reads_objects: false, scope: Vec::new(), checked: Checked::default() }).map(|_| ())
+}
+
+/// Whether statements may call a function, by its name in small letters.
+fn is_allowed(function: &str) -> bool {
+    static ALLOWED: LazyLock<BTreeSet<&str>> = LazyLock::new(|| FUNCTIONS.split_whitespace().collect());
+    ALLOWED.contains(function)
 }
 
 fn walk(tree: &Value, mut walk: Walk<'_>) -> Result<Checked, Failure> {
@@ -122,7 +120,6 @@ struct Walk<'a> {
     files: Option<&'a BTreeSet<String>>,
     /// Whether federated statements may call reading functions.
     reads_objects: bool,
-    is_builtin: &'a dyn Fn(&str) -> bool,
     /// Names of common table expressions that the place at hand can see.
     scope: Vec<String>,
     checked: Checked,
@@ -169,17 +166,9 @@ impl Walk<'_> {
             return Ok(());
         }
         if let Some(name) = value["function_name"].as_str().filter(|name| !name.is_empty()) {
-            self.function(name)?;
+            function(name)?;
         }
         self.fields(value)
-    }
-
-    fn function(&self, name: &str) -> Result<(), Failure> {
-        let lower = name.to_lowercase();
-        if DENIED_FUNCTIONS.contains(&lower.as_str()) || !(self.is_builtin)(&lower) {
-            return Err(Failure::refused(format!("the function `{name}` is not allowed in a federated statement")));
-        }
-        Ok(())
     }
 
     /// A query with its common table expressions: each sees those before it, and itself only if it is recursive. (Seeing itself otherwise would let
@@ -293,10 +282,47 @@ impl Walk<'_> {
     }
 }
 
+fn function(name: &str) -> Result<(), Failure> {
+    if is_allowed(&name.to_lowercase()) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "the function `{name}` is not allowed here; statements call functions that only compute from their arguments"
+    )))
+}
+
 fn not_a_select(tree: &Value) -> Failure {
     let message = tree["error_message"].as_str().unwrap_or("the statement cannot be parsed");
     if tree["error_type"] == "not implemented" {
         return Failure::refused("only reading statements (SELECT, WITH … SELECT, DESCRIBE, SHOW) are allowed in a federated query");
     }
     Failure::refused(message.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What the pinned engine has beside, and nobody may call.
+    const REFUSED: &str = "combine constant_or_null create_sort_key current_connection_id current_query current_query_id current_setting \
+        current_transaction_id currval finalize get_block_size get_type getenv getvariable icu_sort_key in_search_path json_deserialize_sql \
+        json_execute_serialized_sql json_serialize_plan json_serialize_sql make_type nextval parse_duckdb_log_message pg_get_constraintdef \
+        pg_get_viewdef pg_sleep query query_table replace_type set_config sleep_ms stats timetz_byte_comparable txid_current \
+        variant_bytes_to_variant variant_normalize variant_to_parquet_variant vector_type write_log";
+
+    #[test]
+    fn every_function_of_the_engine_has_been_looked_at() {
+        let refused: BTreeSet<&str> = REFUSED.split_whitespace().collect();
+        assert_eq!(refused.iter().find(|name| is_allowed(name)), None);
+        let connection = duckdb::Connection::open_in_memory().unwrap();
+        let sql = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro') ORDER BY 1";
+        let names: Vec<String> = connection.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert!(names.len() > 500, "{}", names.len());
+        let is_known = |name: &str| {
+            is_allowed(name) || refused.contains(name) || ["__internal_", "icu_collate_"].iter().any(|prefix| name.starts_with(prefix))
+        };
+        let unknown: Vec<&String> = names.iter().filter(|name| !is_known(name)).collect();
+        assert!(unknown.is_empty(), "neither allowed in functions.txt nor refused here: {unknown:?}");
+    }
 }

@@ -11,7 +11,7 @@ use millrace_core::connection::{Engine, Ssl};
 use millrace_core::federation::{AliasedSource, FederatedQuery, QueryOutcome, QueryTier};
 use millrace_core::files::{FileAnswer, FileRequest};
 use millrace_core::objects::{OpenAccess, SettingNames};
-use millrace_core::{Error, Kind, Result, hosts};
+use millrace_core::{Error, Kind, Result};
 use svix_ksuid::{Ksuid, KsuidLike as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use crate::cancel::cancel;
 use crate::metrics::{Counted, Statement};
-use crate::wire::{Answer, Errand, FilesErrand, Request, Source, SourceEngine, StoreSource, Tls};
+use crate::wire::{Answer, Errand, FilesErrand, Hosts, Request, Source, SourceEngine, StoreSource, Tls, Work};
 
 /// A warm child that nobody needed for so long is let go.
 const WARM_FOR: Duration = Duration::from_secs(60);
@@ -92,7 +92,7 @@ impl ChildQueryTier {
         let access = request.take_access().as_ref().map(OpenAccess::from);
         let errand = |_: String, temp_dir: String| {
             let QueryLimits { memory_mb, threads, max_rows, .. } = self.limits;
-            line(&Errand::Files(Box::new(FilesErrand { request, access, memory_mb, threads, max_rows, temp_dir })))
+            line(Work::Files(Box::new(FilesErrand { request, access, memory_mb, threads, max_rows, temp_dir })))
         };
         match self.in_child(Vec::new(), errand, cancelled).await? {
             Answer::Files(answer) => Ok(*answer),
@@ -134,10 +134,7 @@ impl ChildQueryTier {
     }
 
     fn request(&self, query: &FederatedQuery, tag: String, temp_dir: String) -> Result<String> {
-        let (allowed_hosts, denied_hosts) = hosts::policy().said();
         let request = Request {
-            allowed_hosts: allowed_hosts.to_vec(),
-            denied_hosts: denied_hosts.to_vec(),
             sql: query.sql.clone(),
             sources: query.sources.iter().filter(|source| source.connection.s3().is_none()).map(source).collect::<Result<_>>()?,
             stores: query.sources.iter().filter_map(|source| store(source, &query.sql)).collect::<Result<_>>()?,
@@ -148,7 +145,7 @@ impl ChildQueryTier {
             temp_dir,
             want: query.want,
         };
-        line(&Errand::Statement(request))
+        line(Work::Statement(request))
     }
 
     /// A child that is warm, else a new one.
@@ -166,6 +163,9 @@ impl ChildQueryTier {
     fn spawn(&self) -> Result<EngineChild> {
         let process = Command::new(&self.program)
             .arg("query-one")
+            // The engine's HTTP client would go past the proxy that holds the rules about hosts.
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -214,8 +214,9 @@ impl QueryTier for ChildQueryTier {
 }
 
 /// The errand as the one line that a child reads.
-fn line(errand: &Errand) -> Result<String> {
-    let line = serde_json::to_string(errand).map_err(|error| Error::internal("a query has no text form").because(error))?;
+fn line(work: Work) -> Result<String> {
+    let line = serde_json::to_string(&Errand { hosts: Hosts::of_process(), work })
+        .map_err(|error| Error::internal("a query has no text form").because(error))?;
     Ok(line + "\n")
 }
 

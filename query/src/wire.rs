@@ -3,16 +3,47 @@
 use millrace_core::connection::SslMode;
 use millrace_core::federation::Want;
 use millrace_core::files::{FileAnswer, FileRequest};
-use millrace_core::objects::OpenAccess;
-use millrace_core::{Error, Kind, hosts};
+use millrace_core::hosts::{self, HostPolicy};
+use millrace_core::objects::{OpenAccess, SettingNames};
+use millrace_core::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What a child is started for.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Errand {
+pub(crate) struct Errand {
+    /// Where it may dial.
+    pub(crate) hosts: Hosts,
+    pub(crate) work: Work,
+}
+
+/// What a child is to do.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Work {
     Statement(Request),
     Files(Box<FilesErrand>),
+}
+
+/// The server's rules about hosts, as [`HostPolicy::parse`] reads them.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Hosts {
+    allowed: Vec<String>,
+    denied: Vec<String>,
+}
+
+impl Hosts {
+    /// Those of this process.
+    pub(crate) fn of_process() -> Self {
+        let (allowed, denied) = hosts::policy().said();
+        Self { allowed: allowed.to_vec(), denied: denied.to_vec() }
+    }
+
+    /// Makes them this process's own.
+    pub(crate) fn install(&self) -> Result<(), Failure> {
+        let wrong = |error: Error| Failure::new(FailedKind::Internal, format!("the rules about hosts cannot be read: {}", error.message()));
+        hosts::install(HostPolicy::parse(&self.allowed, &self.denied).map_err(wrong)?);
+        Ok(())
+    }
 }
 
 /// Work on files, and the bounds of the engine.
@@ -40,9 +71,6 @@ pub(crate) struct Request {
     pub(crate) threads: u32,
     pub(crate) max_rows: u64,
     pub(crate) temp_dir: String,
-    /// Where sources may be, as [`millrace_core::hosts::HostPolicy::parse`] reads it.
-    pub(crate) allowed_hosts: Vec<String>,
-    pub(crate) denied_hosts: Vec<String>,
     #[serde(default)]
     pub(crate) want: Want,
 }
@@ -112,8 +140,10 @@ pub(crate) enum FailedKind {
     FileChanged,
     /// A path lies outside the roots.
     Outside,
-    /// The operator's rules do not let it be dialled.
+    /// The operator's rules do not let a database be dialled.
     HostRefused,
+    /// They do not let an object store be dialled.
+    EndpointRefused(SettingNames),
     Internal,
 }
 
@@ -135,15 +165,30 @@ impl FailedKind {
             Self::FileChanged => return Error::new(Kind::Conflict, message).with("reason", "etag"),
             Self::Outside => return Error::new(Kind::PermissionDenied, message).with("reason", "outside"),
             Self::HostRefused => return Error::invalid(HOST, message).with("reason", hosts::REASON),
+            Self::EndpointRefused(names) => return Error::invalid(endpoint_field(names), message).with("reason", hosts::REASON),
             Self::Internal => Kind::Internal,
         };
         Error::new(kind, message)
     }
 }
 
+/// Where an object store's host stands.
+pub(crate) fn endpoint_field(names: SettingNames) -> &'static str {
+    match names {
+        SettingNames::Connection => "spec.s3.endpoint",
+        SettingNames::Session => "endpoint",
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        let is_refused = error.detail("reason") == Some(hosts::REASON);
         let kind = match error.kind() {
+            _ if is_refused && error.field_name() == Some(HOST) => FailedKind::HostRefused,
+            _ if is_refused && error.field_name() == Some(endpoint_field(SettingNames::Session)) => {
+                FailedKind::EndpointRefused(SettingNames::Session)
+            }
+            _ if is_refused => FailedKind::EndpointRefused(SettingNames::Connection),
             Kind::Conflict if error.detail("reason") == Some("etag") => FailedKind::FileChanged,
             Kind::PermissionDenied if error.detail("reason") == Some("outside") => FailedKind::Outside,
             Kind::PermissionDenied => FailedKind::PermissionDenied,

@@ -162,13 +162,16 @@ async fn nothing_outside_the_roots_is_read_listed_or_written() {
         "ATTACH 'x.db'",
         "SELECT * FROM read_csv('a.csv') WHERE a IN (SELECT * FROM read_blob('a.csv'))",
         "SELECT getenv('HOME')",
+        "SELECT json_serialize_plan('SELECT * FROM read_csv(''/etc/passwd'')')",
         "SELECT 1; SELECT 2",
     ] {
         let response = place.query(sql).await;
         assert!((400..500).contains(&response.status), "{sql}: {response:?}");
         assert!(!response.body.to_string().contains("hunter2"), "{sql}");
     }
-    for condition in ["1=1) UNION SELECT (1", "1 IN (SELECT 1 FROM read_csv('/etc/passwd'))", "1), (2"] {
+    for condition in
+        ["1=1) UNION SELECT (1", "1 IN (SELECT 1 FROM read_csv('/etc/passwd'))", "1), (2", "json_serialize_plan('SELECT 1') IS NULL"]
+    {
         let condition: String = url::form_urlencoded::byte_serialize(condition.as_bytes()).collect();
         let response = place.get("/files/data", &open.join("a.csv"), &format!("&where={condition}")).await;
         assert_eq!(code(&response), "STATEMENT_REFUSED", "{response:?}");
@@ -234,6 +237,178 @@ async fn changed_parquet_files_keep_types_and_compression() {
     let rows = place.rows(&path).await;
     assert_eq!((&rows[0]["d"], &rows[0]["l"], &rows[0]["b"]), (&json!(1.25), &json!([7]), &json!("\\x00z")), "{rows:?}");
     assert_eq!((&rows[1]["i"], &rows[1]["d"]), (&json!(3), &Value::Null), "{rows:?}");
+}
+
+/// Changes of one value of the first row that are refused, and leave the file as it is.
+async fn refuses(place: &Place, path: &Path, column: &str, values: &[Value]) {
+    let before = std::fs::read(path).unwrap();
+    for value in values {
+        for change in [json!({"edits": [{"rowId": 0, "changes": {column: value}}]}), json!({"inserts": [{"values": {column: value}}]})] {
+            let response = place.apply(path, change, None).await;
+            assert_eq!(code(&response), "VALUE_REFUSED", "{column} {value}: {response:?}");
+            assert!(response.body["error"].as_str().unwrap().contains(&format!("`{column}`")), "{response:?}");
+            assert!(std::fs::read(path).unwrap() == before, "{column} {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_that_a_type_would_round_or_cut_are_refused() {
+    let place = Place::start().await;
+    let parquet = place.parquet("t.parquet").await;
+    refuses(&place, &parquet, "i", &[json!(1.5), json!("1.5"), json!("1e3")]).await;
+    refuses(&place, &parquet, "d", &[json!("12.345"), json!(12.345), json!("1e-3")]).await;
+    refuses(&place, &parquet, "l", &[json!([1.5])]).await;
+    let text = "id,day,at,ok\n1,2024-01-01,2024-01-01 10:00:00,true\n2,2024-01-02,2024-01-02 11:30:00,false\n";
+    let csv = place.write("a.csv", text);
+    let jsonl = place.write(
+        "a.jsonl",
+        "{\"id\":1,\"day\":\"2024-01-01\",\"at\":\"2024-01-01 10:00:00\"}\n{\"id\":2,\"day\":\"2024-01-02\",\"at\":\"2024-01-02 11:30:00\"}\n",
+    );
+    for file in [&csv, &jsonl] {
+        refuses(&place, file, "id", &[json!(1.5), json!("9007199254740993.0"), json!("word")]).await;
+        refuses(&place, file, "day", &[json!("2024-01-01 23:00"), json!("2024-13-01")]).await;
+        refuses(&place, file, "at", &[json!("2024-01-01 10:00:00+02"), json!("2024-01-01 10:00:00.1234567")]).await;
+    }
+    let change =
+        json!({"edits": [{"rowId": 0, "changes": {"id": "9007199254740993", "day": "2024-02-29", "at": "2024-02-29T12:00:00Z", "ok": 0}}]});
+    let response = place.apply(&csv, change, None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let changed = "id,day,at,ok\n9007199254740993,2024-02-29,2024-02-29 12:00:00,false\n2,2024-01-02,2024-01-02 11:30:00,false\n";
+    assert_eq!(std::fs::read_to_string(&csv).unwrap(), changed);
+    let response = place.apply(&parquet, json!({"edits": [{"rowId": 0, "changes": {"i": "7", "d": "12.340"}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+}
+
+#[tokio::test]
+async fn dates_are_written_as_the_file_writes_them() {
+    let place = Place::start().await;
+    // The row that is changed lies beyond what the engine looks at to learn a file's types.
+    let mut text = String::from("id,day,at\n");
+    for id in 0..40_000 {
+        text.push_str(&format!("{id},{:02}/{:02}/2024,{:02}/{:02}/2024 10:00:00\n", id % 28 + 1, id % 12 + 1, id % 28 + 1, id % 12 + 1));
+    }
+    let csv = place.write("a.csv", &text);
+    let change = json!({"edits": [{"rowId": 39_999, "changes": {"day": "2024-01-25", "at": "2024-01-25 11:30:00"}}],
+        "inserts": [{"values": {"id": 40_000, "day": "2023-12-31"}}]});
+    let response = place.apply(&csv, change, None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let changed = std::fs::read_to_string(&csv).unwrap();
+    assert!(changed.ends_with("\n39999,25/01/2024,25/01/2024 11:30:00\n40000,31/12/2023,\n"), "{}", &changed[changed.len() - 200..]);
+    let page = place.get("/files/data", &csv, "&offset=39999&limit=2").await;
+    let rows = json!([{"id": 39_999, "day": "2024-01-25", "at": "2024-01-25 11:30:00", "__rowid": 39_999},
+        {"id": 40_000, "day": "2023-12-31", "at": null, "__rowid": 40_000}]);
+    assert_eq!(page.body["data"], rows, "{page:?}");
+    refuses(&place, &csv, "at", &[json!("2024-01-25 11:30:00.5")]).await;
+    // After this nothing would say which of the numbers is the month.
+    let one = place.write("one.csv", "id,day\n1,25/01/2024\n");
+    let response = place.apply(&one, json!({"edits": [{"rowId": 0, "changes": {"day": "2024-02-05"}}]}), None).await;
+    let kept = std::fs::read_to_string(&one).unwrap();
+    let rows = place.rows(&one).await;
+    match response.status {
+        200 => assert_eq!(rows[0]["day"], "2024-02-05", "{kept}"),
+        _ => assert_eq!((code(&response), kept.as_str()), ("VALUE_REFUSED", "id,day\n1,25/01/2024\n"), "{response:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_empty_text_in_csv_is_no_null() {
+    let place = Place::start().await;
+    let csv = place.write("a.csv", "id,name\n1,x\n2,\n3,\"\"\n");
+    let response = place.apply(&csv, json!({"edits": [{"rowId": 0, "changes": {"name": ""}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let names: Vec<Value> = place.rows(&csv).await.iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, [json!(""), json!(null), json!("")]);
+    assert_eq!(place.get("/files/count", &csv, "&where=name%3D%27%27").await.body["count"], 2);
+    let summary = place.server.api.post("/files/summary", json!({"path": csv})).await.unwrap().body;
+    assert_eq!(summary["columns"][1]["count"], 2, "{summary}");
+    // Numbers stay numbers where a program has quoted nothing, in the first rows or later.
+    let quoted = place.write("b.csv", "\"id\",\"name\"\n\"1\",\"x\"\n\"\",\"\"\n");
+    let rows = place.rows(&quoted).await;
+    assert_eq!(rows[1], json!({"id": null, "name": null, "__rowid": 1}), "{rows:?}");
+    let mut late = String::from("id,name\n");
+    for id in 0..30_000 {
+        late.push_str(&format!("{id},\"x\"\n"));
+    }
+    late.push_str("\"\",y\n");
+    let late = place.write("c.csv", late);
+    let page = place.get("/files/data", &late, "&offset=29999&limit=5").await;
+    assert_eq!(page.body["data"][1], json!({"id": null, "name": "y", "__rowid": 30_000}), "{page:?}");
+}
+
+#[tokio::test]
+async fn numbers_inside_of_values_keep_their_digits() {
+    let place = Place::start().await;
+    let jsonl = place.write("a.jsonl", "{\"id\":1,\"l\":[9007199254740993,2],\"s\":{\"n\":9007199254740993,\"t\":\"1\"}}\n");
+    let kept = json!({"id": 1, "l": ["9007199254740993", 2], "s": {"n": "9007199254740993", "t": "1"}, "__rowid": 0});
+    assert_eq!(place.rows(&jsonl).await[0], kept);
+    let changes = json!({"l": kept["l"], "s": kept["s"], "id": 2});
+    let response = place.apply(&jsonl, json!({"edits": [{"rowId": 0, "changes": changes}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    let text = "{\"id\":2,\"l\":[9007199254740993,2],\"s\":{\"n\":9007199254740993,\"t\":\"1\"}}\n";
+    assert_eq!(std::fs::read_to_string(&jsonl).unwrap(), text);
+    let answer = place.query("SELECT [123456789012345678.12::DECIMAL(20,2), 0.5], {'a': 9007199254740993, 'b': 'x'}").await;
+    assert_eq!(answer.body["rows"], json!([[["123456789012345678.12", 0.5], {"a": "9007199254740993", "b": "x"}]]), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_file_whose_name_could_be_a_pattern_is_that_file() {
+    let place = Place::start().await;
+    for (name, twin) in [("data[1].csv", "data1.csv"), ("a*b.csv", "axb.csv"), ("q?.csv", "qq.csv"), ("j[1].json", "j1.json")] {
+        let row = |value: &str| if name.ends_with("json") { format!("[{{\"a\":\"{value}\"}}]") } else { format!("a\n{value}\n") };
+        let path = place.write(name, row("own"));
+        place.write(twin, row("other"));
+        assert_eq!(place.rows(&path).await, [json!({"a": "own", "__rowid": 0})], "{name}");
+        assert_eq!(place.get("/files/count", &path, "").await.body["count"], 1, "{name}");
+        assert_eq!(place.get("/files/meta", &path, "&stats=true").await.status, 200, "{name}");
+        let reader = if name.ends_with("json") { "read_json" } else { "read_csv" };
+        for sql in [format!("SELECT a FROM {reader}('{name}')"), format!("SELECT a FROM '{name}'")] {
+            let answer = place.query(&sql).await;
+            assert_eq!(answer.body["rows"], json!([["own"]]), "{sql}: {answer:?}");
+        }
+        let response = place.apply(&path, json!({"edits": [{"rowId": 0, "changes": {"a": "new"}}]}), None).await;
+        assert_eq!(response.status, 200, "{name}: {response:?}");
+        assert_eq!(place.rows(&path).await[0]["a"], "new", "{name}");
+        assert_eq!(place.rows(&path.with_file_name(twin)).await[0]["a"], "other", "{name}");
+    }
+    let all = place.query("SELECT count(*) FROM read_csv('*.csv')").await;
+    assert_eq!(all.body["rows"], json!([[6]]), "{all:?}");
+    let listed = place.get("/files/count", &place.dir.path().join("open/data*.csv"), "").await;
+    assert_eq!(listed.body["count"], 2, "{listed:?}");
+}
+
+#[tokio::test]
+async fn rows_that_nobody_changed_lose_nothing() {
+    let place = Place::start().await;
+    let old = place.write("int96.parquet", include_bytes!("files/int96.parquet"));
+    let before = std::fs::read(&old).unwrap();
+    let response = place.apply(&old, json!({"edits": [{"rowId": 0, "changes": {"id": 7}}]}), None).await;
+    assert_eq!((response.status, code(&response)), (422, "NOT_SUPPORTED"), "{response:?}");
+    assert!(response.body["error"].as_str().unwrap().contains("INT96"), "{response:?}");
+    assert_eq!(std::fs::read(&old).unwrap(), before);
+    let marked = place.write("a.csv", "\u{feff}id,name\n1,x\n2,y\n");
+    let response = place.apply(&marked, json!({"edits": [{"rowId": 1, "changes": {"name": "z"}}], "deletes": [{"rowId": 0}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(std::fs::read_to_string(&marked).unwrap(), "\u{feff}id,name\n2,z\n");
+    let packed = place.write("a.csv.gz", gzip("\u{feff}id,name\n1,x\n"));
+    let response = place.apply(&packed, json!({"edits": [{"rowId": 0, "changes": {"name": "z"}}]}), None).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(ungzip(&packed), "\u{feff}id,name\n1,z\n");
+}
+
+#[tokio::test]
+async fn the_etag_of_many_files_is_short_and_tells_each_of_them() {
+    let place = Place::start().await;
+    for number in 0..300 {
+        place.write(&format!("many/{number}.csv"), "n\n1\n");
+    }
+    let pattern = place.dir.path().join("open/many/*.csv");
+    let etag = async || place.get("/files/data", &pattern, "&limit=1").await.etag.unwrap();
+    let first = etag().await;
+    assert!((16..100).contains(&first.len()), "{first}");
+    assert_eq!(etag().await, first);
+    place.write("many/150.csv", "n\n2\n");
+    assert_ne!(etag().await, first);
 }
 
 #[tokio::test]

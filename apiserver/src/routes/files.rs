@@ -15,6 +15,7 @@ use millrace_core::explore::OrderBy;
 use millrace_core::files::{FileAnswer, FileFormat, FilePage, FileQuery, FileRequest, FileRows, FileSet};
 use millrace_core::{Error, Kind};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::file_changes;
@@ -170,8 +171,11 @@ async fn local(state: &AppState, path: &str, format: Option<FileFormat>, connect
     let base = base_of(state, connection).await?;
     let (roots, path) = (state.files.clone(), path.to_owned());
     let (told, paths) = blocking(move || {
-        let is_pattern = path.contains(['*', '?', '[']);
-        let found = if is_pattern { None } else { Some(file::resolve(&roots, &path, base.as_deref())?) };
+        // What has exactly this name is meant, even if the name could be a pattern.
+        let found = match file::resolve(&roots, &path, base.as_deref()) {
+            Err(_) if file::is_pattern(&path) => None,
+            found => Some(found?),
+        };
         if let Some(folder) = found.filter(|found| found.is_dir()) {
             return file::table_files(&roots, &folder).map(|(format, paths)| (Some(format), paths));
         }
@@ -227,7 +231,16 @@ async fn etag(files: &FileSet) -> ApiResult<String> {
         let etags = paths.iter().map(|path| file::etag(&mut File::open(path)?)).collect::<std::io::Result<Vec<_>>>();
         etags.map_err(|error| Error::new(Kind::NotFound, "a file cannot be opened").because(error))
     });
-    Ok(etags.await?.join("-"))
+    Ok(joined(etags.await?))
+}
+
+/// One text for several: of bounded length, because it stands in a header, and another one if one of them is.
+fn joined(mut etags: Vec<String>) -> String {
+    if etags.len() == 1 {
+        return etags.remove(0);
+    }
+    let digest = Sha256::digest(etags.join("-"));
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn meta(State(state): State<AppState>, headers: HeaderMap, Params(params): Params<FileParams>) -> ApiResult<Json<FileMetadata>> {

@@ -1,5 +1,6 @@
 //! Attaches sources, read-only, and then closes every other way out.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use duckdb::Connection;
 use millrace_core::connection::SslMode;
-use millrace_core::hosts::{HostPolicy, REASON};
+use millrace_core::hosts::{self, REASON};
 
+use super::files::masked;
 use crate::wire::{FailedKind, Failure, HOST, Request, Source, SourceEngine};
 
 /// How long one of several addresses may take to answer.
@@ -21,7 +23,7 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
     let secret = identifier(&format!("secret_{}", source.alias));
     let protection = protection(source, &request.temp_dir)
         .map_err(|error| Failure::new(FailedKind::Internal, format!("the certificates cannot be kept for the query: {error}")))?;
-    let address = address(source, request)?;
+    let address = address(source)?;
     let (kind, host, place) = match source.engine {
         // libpq dials the address and checks the certificate by the name.
         SourceEngine::Postgres => ("postgres", source.host.clone(), format!("application_name={tag} hostaddr={address}{protection}")),
@@ -52,9 +54,8 @@ pub(super) fn attach(connection: &Connection, source: &Source, request: &Request
 }
 
 /// An address of a source that may be dialled.
-fn address(source: &Source, request: &Request) -> Result<IpAddr, Failure> {
-    let policy = HostPolicy::parse(&request.allowed_hosts, &request.denied_hosts);
-    let found = policy.and_then(|policy| policy.resolve_blocking(&source.host, source.port, HOST)).map_err(|error| {
+fn address(source: &Source) -> Result<IpAddr, Failure> {
+    let found = hosts::policy().resolve_blocking(&source.host, source.port, HOST).map_err(|error| {
         let kind = if error.detail("reason") == Some(REASON) { FailedKind::HostRefused } else { FailedKind::Unreachable };
         Failure::new(kind, format!("`{}`: {}", source.alias, error.message()))
     })?;
@@ -115,7 +116,9 @@ pub(super) struct Bounds<'a> {
 
 /// After this no setting can be changed, no file read but the named ones, no further database attached.
 pub(super) fn lock_down(connection: &Connection, bounds: &Bounds<'_>) -> Result<(), Failure> {
-    let paths: Vec<String> = bounds.paths.iter().map(|path| literal(path)).collect();
+    // A path that is read with its signs of patterns masked is looked up by both texts.
+    let paths: BTreeSet<String> = bounds.paths.iter().flat_map(|path| [literal(path), literal(&masked(path))]).collect();
+    let paths: Vec<String> = paths.into_iter().collect();
     let settings = [
         format!("SET memory_limit = '{}MB'", bounds.memory_mb),
         format!("SET threads = {}", bounds.threads.max(1)),

@@ -3,6 +3,7 @@
 mod attach;
 mod files;
 mod objects;
+mod proxy;
 mod run;
 
 use std::io::{BufRead as _, Write as _};
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use duckdb::{Config, Connection};
 use millrace_core::objects::ObjectAccess;
 
-use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request};
+use crate::wire::{Answer, Errand, FailedKind, Failure, FilesErrand, Request, Work};
 
 /// Where the extensions lie, if not where they were at build time.
 const EXTENSION_DIR_VARIABLE: &str = "MILLRACE_EXTENSION_DIR";
@@ -27,8 +28,14 @@ pub fn query_one() -> ExitCode {
         return ExitCode::SUCCESS; // a warm child that is not needed any more
     }
     let answer = match serde_json::from_str::<Errand>(&line) {
-        Ok(Errand::Statement(request)) => answer(warm, &request),
-        Ok(Errand::Files(errand)) => answer_files(warm, &errand),
+        Ok(errand) => {
+            // Before anything is resolved: the first rules of a process are its rules.
+            let warm = errand.hosts.install().and(warm);
+            match errand.work {
+                Work::Statement(request) => answer(warm, &request),
+                Work::Files(errand) => answer_files(warm, &errand),
+            }
+        }
         Err(_) => Answer::Failed { kind: FailedKind::Internal, message: "the request has an unknown form".to_owned() },
     };
     let mut out = std::io::stdout().lock();
@@ -39,8 +46,6 @@ pub fn query_one() -> ExitCode {
 /// DuckDB with its extensions loaded, before any statement or secret has been seen.
 struct Warm {
     connection: Connection,
-    /// Functions of DuckDB's core, known before extensions added theirs.
-    functions: Vec<String>,
 }
 
 impl Warm {
@@ -52,12 +57,11 @@ impl Warm {
             .and_then(|config| config.with("allow_community_extensions", "false"))
             .map_err(engine)?;
         let connection = Connection::open_in_memory_with_flags(config).map_err(engine)?;
-        let functions = core_functions(&connection).map_err(engine)?;
         let dir = extension_dir()?;
         for name in ["postgres_scanner", "mysql_scanner"] {
             load(&connection, &dir, name)?;
         }
-        Ok(Self { connection, functions })
+        Ok(Self { connection })
     }
 }
 
@@ -67,11 +71,6 @@ fn load(connection: &Connection, dir: &Path, name: &str) -> Result<(), Failure> 
     connection
         .execute_batch(&format!("LOAD {}", attach::literal(&path.to_string_lossy())))
         .map_err(|error| Failure::new(FailedKind::Internal, format!("the DuckDB extension `{}` cannot be loaded: {error}", path.display())))
-}
-
-fn core_functions(connection: &Connection) -> duckdb::Result<Vec<String>> {
-    let sql = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro')";
-    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn extension_dir() -> Result<PathBuf, Failure> {
@@ -87,7 +86,7 @@ fn extension_dir() -> Result<PathBuf, Failure> {
 }
 
 fn answer(warm: Result<Warm, Failure>, request: &Request) -> Answer {
-    match warm.and_then(|warm| run::run(&warm.connection, &warm.functions, request)) {
+    match warm.and_then(|warm| run::run(&warm.connection, request)) {
         Ok(run::Rows { columns, rows, is_cut }) => Answer::Rows { columns, rows, is_cut },
         Err(failure) => Answer::Failed { kind: failure.kind, message: without_secrets(failure.message, request) },
     }

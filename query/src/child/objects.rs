@@ -1,6 +1,6 @@
 //! Objects of S3 stores: what a path names, and how the engine gets at exactly that.
 //!
-//! The engine reads objects itself, through its extension `httpfs`. It is given the credentials as a secret of its own that holds for the buckets in question,
+//! The engine reads objects itself, through its extension `httpfs`, which reaches no host but by our [proxy](super::proxy). It is given the credentials as a secret of its own that holds for the buckets in question,
 //! before it is locked down to the objects that were named; patterns are resolved here, and none is resolved by the engine.
 
 use std::collections::BTreeSet;
@@ -9,14 +9,16 @@ use std::sync::OnceLock;
 
 use duckdb::Connection;
 use millrace_connectors::s3::{ObjectPath, Store, find, is_object_path};
+use millrace_core::hosts;
 use millrace_core::objects::{ObjectAccess, SCHEME};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::attach::{identifier, literal};
 use super::files::replace_paths;
+use super::proxy::proxy;
 use super::{extension_dir, load};
-use crate::wire::{FailedKind, Failure, StoreSource};
+use crate::wire::{FailedKind, Failure, StoreSource, endpoint_field};
 
 /// Runs what waits for a store to its end.
 pub(super) fn wait<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -35,8 +37,18 @@ pub(super) fn named(path: &str, scope: Option<&str>, access: Option<&ObjectAcces
     };
     let base = scope.filter(|scope| is_object_path(scope)).map(ObjectPath::parse).transpose()?;
     let at = ObjectPath::below(base.as_ref(), path)?;
+    admit(&at.bucket, access)?;
     let found = wait(find(&Store::new(access), &at, false))??;
     Ok(found.objects.into_iter().map(|(path, _)| path.to_string()).collect())
+}
+
+/// Tells a host that must not be dialled from one that cannot be reached, before anybody dials.
+pub(super) fn admit(bucket: &str, access: &ObjectAccess) -> Result<(), Failure> {
+    let endpoint = access.endpoint.clone().unwrap_or_else(|| format!("s3.{}.amazonaws.com", access.region));
+    let port = endpoint.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
+    let (name, port) = port.unwrap_or((&endpoint, if access.use_ssl { 443 } else { 80 }));
+    let host = if access.is_path_style { name.to_owned() } else { format!("{bucket}.{name}") };
+    hosts::policy().resolve_blocking(&host, port, endpoint_field(access.names)).map(drop).map_err(Into::into)
 }
 
 /// Lets the engine reach the buckets of these paths, as `scheme` names them.
@@ -46,6 +58,7 @@ pub(super) fn open(connection: &Connection, paths: &[String], access: &ObjectAcc
     if buckets.is_empty() {
         return Ok(());
     }
+    buckets.iter().try_for_each(|bucket| admit(bucket, access))?;
     load(connection, &extension_dir()?, "httpfs")?;
     let mut settings = vec![
         ("KEY_ID", literal(&access.access_key)),
@@ -59,6 +72,15 @@ pub(super) fn open(connection: &Connection, paths: &[String], access: &ObjectAcc
     let settings: Vec<String> = settings.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
     // An error's text would hold the statement, and the statement holds the secret.
     let failed = |_| Failure::new(FailedKind::Internal, "the query engine cannot be told how to get at the object store");
+    let proxy = proxy()?;
+    let proxy = [
+        ("http_proxy", proxy.address.to_string()),
+        ("http_proxy_username", proxy.user.to_owned()),
+        ("http_proxy_password", proxy.password.clone()),
+    ];
+    for (setting, value) in &proxy {
+        connection.execute_batch(&format!("SET {setting} = {}", literal(value))).map_err(failed)?;
+    }
     // Keys may hold what would be patterns and parameters.
     connection.execute_batch("SET s3_url_compatibility_mode = true").map_err(failed)?;
     for bucket in &buckets {

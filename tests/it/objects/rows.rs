@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{Place, told};
+use crate::support::Server;
 
 const TYPES: &[u8] = include_bytes!("../files/types.parquet");
 
@@ -119,6 +120,34 @@ async fn statements_reach_the_objects_that_they_name_and_nothing_else() {
         assert!(!String::from_utf8_lossy(&line).contains(&secret));
     }
     assert!(!place.server.process.output().contains(&secret));
+}
+
+#[tokio::test]
+async fn stores_that_the_operator_denies_are_reached_by_no_statement() {
+    let place = Place::start().await;
+    place.put("a.csv", "id,name\n1,x\n").await;
+    let denied = Server::start_with(&["--denied-hosts", "127.0.0.0/8,::1"]).await;
+    // The rules know nothing of the name; what it stands for is known when it is dialled.
+    let mut spec = place.spec();
+    spec["name"] = json!("named");
+    spec["spec"]["s3"]["endpoint"] = json!(format!("http://localhost:{}", place.objects.server.port));
+    let path = place.path("a.csv");
+    for (server, is_denied) in [(&place.server, false), (&denied, true)] {
+        let id = server.api.post("/connections", spec.clone()).await.unwrap().text("id").unwrap();
+        let federated = format!("SELECT name FROM read_csv('named://{}/a.csv')", place.bucket);
+        let edit = json!({"path": path, "connectionId": id, "edits": [{"rowId": 0, "changes": {"name": "y"}}]});
+        for (method, route, body) in [
+            (Method::POST, "/files/query".to_owned(), json!({"query": format!("SELECT name FROM read_csv('{path}')"), "connectionId": id})),
+            (Method::POST, "/query/federated".to_owned(), json!({"sql": federated})),
+            (Method::GET, format!("/files/data?path={path}&connectionId={id}"), json!(null)),
+            (Method::POST, "/files/rows/apply".to_owned(), edit),
+        ] {
+            let answer = server.api.call(method, &route, (!body.is_null()).then_some(body)).await.unwrap();
+            let wanted = if is_denied { (403, "HOST_NOT_ALLOWED", "spec.s3.endpoint") } else { (200, "", "") };
+            assert_eq!(told(&answer), wanted, "{route}: {answer:?}");
+        }
+    }
+    assert_eq!(place.content("a.csv").await, "id,name\n1,y\n");
 }
 
 #[tokio::test]

@@ -12,4 +12,4 @@ mod roots;
 
 pub use etag::etag;
 pub use listing::{FolderEntry, is_writable, list, table_files};
-pub use roots::{expand, resolve};
+pub use roots::{expand, is_pattern, resolve};

@@ -26,14 +26,21 @@ pub fn resolve(roots: &FileRoots, path: &str, base: Option<&str>) -> Result<Path
     if is_inside(roots, &real) { Ok(real) } else { Err(outside(roots, path)) }
 }
 
-/// The data files that a path or a pattern (`*`, `**`, `?`, `[…]`) names, in order.
+/// Whether a path may be a pattern: names of files may hold the same signs.
+pub fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '['])
+}
+
+/// The data files that a path or a pattern (`*`, `**`, `?`, `[…]`) names, in order. What has exactly this name is meant before it is taken for a pattern.
 ///
 /// # Errors
 /// As [`resolve`]; [`Kind::Invalid`] for a file whose name says no known format; [`Kind::NotFound`] if a pattern names nothing.
 pub fn expand(roots: &FileRoots, path: &str, base: Option<&str>) -> Result<Vec<PathBuf>> {
-    if !path.contains(['*', '?', '[']) {
-        let found = resolve(roots, path, base)?;
-        return if is_data(&found) { Ok(vec![found]) } else { Err(no_format(path)) };
+    match resolve(roots, path, base) {
+        Ok(found) if is_data(&found) => return Ok(vec![found]),
+        Ok(_) => return Err(no_format(path)),
+        Err(error) if !is_pattern(path) => return Err(error),
+        Err(_) => {}
     }
     let absolute = absolute(roots, path, base)?;
     let pattern = absolute.to_str().ok_or_else(|| Error::invalid("path", "the path is not UTF-8 text"))?;
@@ -135,6 +142,25 @@ mod tests {
             assert!(resolve(&roots, path, open.to_str()).is_ok(), "{path}");
         }
         assert_eq!(expand(&roots, "**/*.csv", open.to_str()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_whose_name_could_be_a_pattern_is_that_file() {
+        let (dir, roots) = place();
+        let open = dir.path().join("open");
+        for file in ["data[1].csv", "data1.csv", "a*.csv", "in/q?.csv", "in/qq.csv"] {
+            std::fs::write(open.join(file), "a\n1\n").unwrap();
+        }
+        for (path, wanted) in [
+            ("data[1].csv", vec!["data[1].csv"]),
+            ("a*.csv", vec!["a*.csv"]),
+            ("in/q?.csv", vec!["in/q?.csv"]),
+            ("data[12].csv", vec!["data1.csv"]),
+            ("data*.csv", vec!["data1.csv", "data[1].csv"]),
+        ] {
+            let wanted: Vec<PathBuf> = wanted.into_iter().map(|file| open.canonicalize().unwrap().join(file)).collect();
+            assert_eq!(expand(&roots, path, open.to_str()).unwrap(), wanted, "{path}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use millrace_core::objects::ObjectAccess;
-use millrace_core::{Error, Kind};
+use millrace_core::{Error, Kind, hosts};
 
 use super::access::names_of;
 
@@ -71,6 +71,9 @@ where
         let code = error.code().map(str::to_owned).unwrap_or_default();
         let words = error.message().unwrap_or_default();
         return refused(asked, status, &code, words, region.as_deref());
+    }
+    if let Some(refused) = refused_host(&error) {
+        return Error::invalid(names.endpoint, refused.message().to_owned()).with("reason", hosts::REASON);
     }
     let text = causes(&error);
     let lower = text.to_lowercase();
@@ -164,6 +167,12 @@ fn refused(asked: &Asked<'_>, status: u16, code: &str, words: &str, region: Opti
 fn short(text: &str) -> String {
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LONGEST).collect();
     line.trim().trim_end_matches('.').to_owned()
+}
+
+/// The refusal of the operator's rules about hosts, if it is why nothing was sent.
+fn refused_host<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let causes = std::iter::successors(Some(error), |&cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<Error>()).find(|error| error.detail("reason") == Some(hosts::REASON))
 }
 
 fn causes(error: &(dyn StdError + 'static)) -> String {

@@ -2,18 +2,24 @@
 //!
 //! The lines are written by a COPY that quotes nothing, so that values which do not change keep their text.
 
+use std::io::Read as _;
+
 use duckdb::{Connection, params};
 use millrace_core::explore::ResultColumn;
 use millrace_core::files::{CsvDialect, FileChange, FileSet};
 use serde_json::Value;
 
-use super::{patch, reader};
+use super::rewrite::compression;
+use super::{patch, quoted, reader, text};
 use crate::child::attach::literal;
 use crate::child::run::{describe, statement_error};
 use crate::wire::{FailedKind, Failure};
 
+/// What some programs write before the first line to say that UTF-8 follows.
+const MARK: &str = "\u{feff}";
+
 /// A CSV file's lines, the header among them.
-pub(super) fn of_csv(files: &FileSet, dialect: &CsvDialect, change: &FileChange) -> Result<String, Failure> {
+pub(super) fn of_csv(connection: &Connection, files: &FileSet, dialect: &CsvDialect, change: &FileChange) -> Result<String, Failure> {
     if dialect.skip_rows > 0 || !dialect.comment.is_empty() {
         return Err(Failure::new(FailedKind::NotSupported, "the file has lines that are no rows, such as comments; they would be lost"));
     }
@@ -22,39 +28,82 @@ pub(super) fn of_csv(files: &FileSet, dialect: &CsvDialect, change: &FileChange)
         "\\r\\n" => " || chr(13)",
         _ => return Err(Failure::new(FailedKind::NotSupported, "the file's lines end with a bare carriage return or in several ways")),
     };
-    let names: Vec<&str> = dialect.columns.iter().map(|column| column.name.as_str()).collect();
-    let struct_of: Vec<String> = (0..names.len()).map(|index| format!("'c{index}': 'VARCHAR'")).collect();
+    let struct_of: Vec<String> = (0..dialect.columns.len()).map(|index| format!("'c{index}': 'VARCHAR'")).collect();
     let header = u8::from(dialect.has_header);
     let source = format!(
         "SELECT row_number() OVER () - 1 - {header} AS n, * FROM read_csv({}, auto_detect = false, header = false, columns = {{{}}}, delim = {}, \
          quote = {}, escape = {}, nullstr = '', allow_quoted_nulls = false)",
-        literal(files.paths.first().map_or("", String::as_str)),
+        quoted(&files.paths),
         struct_of.join(", "),
         literal(&dialect.delimiter),
         literal(&dialect.quote),
         literal(&dialect.escape),
     );
     let is_edited = |name: &str| change.edits.iter().any(|(_, changes)| changes.contains_key(name));
-    let edited: Vec<String> = names
+    let edited: Vec<String> = dialect
+        .columns
         .iter()
         .enumerate()
-        .map(|(index, name)| {
+        .map(|(index, column)| {
+            let name = &column.name;
             let own = cell(&format!("s.c{index}"), dialect);
             if !is_edited(name) {
                 return own;
             }
-            let new = cell(&format!("(e.ch ->> {})", pointer(name)), dialect);
+            let new = cell(&written("e.ch", column, dialect), dialect);
             format!("CASE WHEN list_contains(json_keys(e.ch), {}) THEN {new} ELSE {own} END", literal(name))
         })
         .collect();
-    let inserted: Vec<String> = names.iter().map(|name| cell(&format!("(i.ch ->> {})", pointer(name)), dialect)).collect();
+    let inserted: Vec<String> = dialect.columns.iter().map(|column| cell(&written("i.ch", column, dialect), dialect)).collect();
+    // What stood before the first line stands before the first one again.
+    let mark = if has_mark(connection, &files.paths)? {
+        "CASE WHEN row_number() OVER (ORDER BY n) = 1 THEN chr(65279) ELSE '' END || "
+    } else {
+        ""
+    };
     let glue = format!(" || {} || ", literal(&dialect.delimiter));
     Ok(format!(
-        "SELECT line FROM (SELECT s.n AS n, {}{ending} AS line FROM ({source}) s LEFT JOIN edits e ON e.n = s.n \
+        "SELECT {mark}line FROM (SELECT s.n AS n, {}{ending} AS line FROM ({source}) s LEFT JOIN edits e ON e.n = s.n \
          WHERE s.n NOT IN (SELECT n FROM deletes) UNION ALL SELECT i.n, {}{ending} FROM inserts i) ORDER BY n",
         edited.join(&glue),
         inserted.join(&glue),
     ))
+}
+
+/// Whether the bytes of a file begin with a byte order mark, which the engine does not count as content.
+fn has_mark(connection: &Connection, paths: &[String]) -> Result<bool, Failure> {
+    let path = paths.first().map_or("", String::as_str);
+    if compression(path) == "uncompressed" {
+        let mut begin = [0; 3];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begin));
+        return Ok(read.is_ok() && begin == *MARK.as_bytes());
+    }
+    // As bytes, of which each is a letter.
+    let sql = format!(
+        "SELECT starts_with(l, 'ï»¿')::VARCHAR FROM read_csv({}, auto_detect = false, header = false, columns = {{'l': 'VARCHAR'}}, delim = E'\\x1f', \
+         quote = '', escape = '', null_padding = true, strict_mode = false, encoding = 'latin-1') LIMIT 1",
+        quoted(paths)
+    );
+    Ok(text(connection, &sql)?.as_deref() == Some("true"))
+}
+
+/// A new value of a column, in the spelling that the file has for its type.
+fn written(json: &str, column: &ResultColumn, dialect: &CsvDialect) -> String {
+    let value = format!("({json} ->> {})", pointer(&column.name));
+    match (column.native_type.as_str(), format_of(column, dialect)) {
+        (kind, Some(format)) => format!("strftime(CAST({value} AS {kind}), {})", literal(format)),
+        (kind @ ("BOOLEAN" | "DATE" | "TIME" | "TIMESTAMP"), None) => format!("CAST(CAST({value} AS {kind}) AS VARCHAR)"),
+        _ => value,
+    }
+}
+
+/// How a file writes the moments of a column, if the engine has found out.
+pub(super) fn format_of<'a>(column: &ResultColumn, dialect: &'a CsvDialect) -> Option<&'a str> {
+    match column.native_type.as_str() {
+        "DATE" => dialect.date_format.as_deref(),
+        "TIMESTAMP" => dialect.timestamp_format.as_deref(),
+        _ => None,
+    }
 }
 
 /// A value as it stands in a line: nothing for NULL, quotes where they are needed.
@@ -87,7 +136,7 @@ pub(super) fn pointer(name: &str) -> String {
 /// A JSON file's lines: one record each, inside brackets if the root is an array.
 pub(super) fn of_json(connection: &Connection, files: &FileSet, is_array: bool, change: &FileChange) -> Result<String, Failure> {
     let columns = describe(connection, &format!("SELECT * FROM {}", reader(files)))?;
-    let path = literal(files.paths.first().map_or("", String::as_str));
+    let path = quoted(&files.paths);
     connection.execute_batch("CREATE TEMP TABLE patched (n BIGINT PRIMARY KEY, t VARCHAR)").map_err(statement_error)?;
     let source = format!("SELECT row_number() OVER () - 1 AS n, json::VARCHAR AS t FROM read_json_objects({path}, format = 'auto')");
     patch_records(connection, &source, change, &columns)?;

@@ -7,10 +7,12 @@
 //!
 //! Whatever runs, the engine is locked down before the first file is opened, to exactly the files that were named.
 
+mod fit;
 mod lines;
 mod objects;
 mod patch;
 mod query;
+mod reread;
 mod rewrite;
 mod shape;
 mod summary;
@@ -18,6 +20,8 @@ mod summary;
 pub(super) use query::replace_paths;
 
 use duckdb::Connection;
+use millrace_connectors::file::is_pattern;
+use millrace_connectors::s3::is_object_path;
 use millrace_core::files::{CsvDialect, FileAnswer, FileDescription, FileFormat, FilePage, FileRequest, FileRows, FileSet};
 use millrace_core::objects::{ObjectAccess, SCHEME};
 use serde_json::Value;
@@ -54,11 +58,11 @@ pub(super) fn run(warm: &Warm, errand: &FilesErrand, access: Option<&ObjectAcces
         }
         FileRequest::Page { files, page } => {
             work.close(&files.paths)?;
-            rows(warm, files, page, errand.max_rows).map(FileAnswer::Rows)
+            with_reader(&warm.connection, files, |reader| rows(warm, reader, page, errand.max_rows)).map(FileAnswer::Rows)
         }
         FileRequest::Count { files, condition } => {
             work.close(&files.paths)?;
-            counted(warm, files, condition.as_deref()).map(FileAnswer::Counted)
+            with_reader(&warm.connection, files, |reader| counted(warm, reader, condition.as_deref())).map(FileAnswer::Counted)
         }
         FileRequest::Sniff { files } => {
             work.close(&files.paths)?;
@@ -66,7 +70,7 @@ pub(super) fn run(warm: &Warm, errand: &FilesErrand, access: Option<&ObjectAcces
         }
         FileRequest::Summarize { files, sample_percent } => {
             work.close(&files.paths)?;
-            summary::run(&warm.connection, files, *sample_percent)
+            with_reader(&warm.connection, files, |reader| summary::run(&warm.connection, reader, *sample_percent))
         }
     }
 }
@@ -82,10 +86,23 @@ impl Work<'_> {
     }
 }
 
+/// A path as reading functions take it: what could be a pattern in a local file's name stands for itself.
+pub(super) fn masked(path: &str) -> String {
+    if is_object_path(path) || !is_pattern(path) {
+        return path.to_owned();
+    }
+    path.replace('[', "[[]").replace('*', "[*]").replace('?', "[?]")
+}
+
+/// Paths as a list of literals for reading functions.
+fn quoted(paths: &[String]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| literal(&masked(path))).collect();
+    paths.join(", ")
+}
+
 /// The table function that reads the files.
 fn reader(files: &FileSet) -> String {
-    let paths: Vec<String> = files.paths.iter().map(|path| literal(path)).collect();
-    let paths = paths.join(", ");
+    let paths = quoted(&files.paths);
     match files.format {
         FileFormat::Csv => format!("read_csv([{paths}])"),
         FileFormat::Json => format!("read_json([{paths}], format = 'auto')"),
@@ -94,9 +111,29 @@ fn reader(files: &FileSet) -> String {
     }
 }
 
+/// Does work with the table function that reads the files' values.
+///
+/// The engine takes `""` in CSV for NULL, where it is a text without letters. Read as that, it would make columns of numbers or dates that hold it columns of text; so where
+/// one does, by the rows that the engine looks at or by the error of a later one, `""` stays NULL.
+fn with_reader<T>(connection: &Connection, files: &FileSet, work: impl Fn(&str) -> Result<T, Failure>) -> Result<T, Failure> {
+    let usual = reader(files);
+    if files.format != FileFormat::Csv {
+        return work(&usual);
+    }
+    let exact = format!("read_csv([{}], allow_quoted_nulls = false)", quoted(&files.paths));
+    let columns = |reader: &str| describe(connection, &format!("SELECT * FROM {reader}"));
+    if columns(&exact)? != columns(&usual)? {
+        return work(&usual);
+    }
+    match work(&exact) {
+        Err(failure) if failure.kind == FailedKind::StatementRefused => work(&usual),
+        answer => answer,
+    }
+}
+
 /// The rows with their ordinals.
-fn numbered(files: &FileSet) -> String {
-    format!("(SELECT row_number() OVER () - 1 AS {ORDINAL}, * FROM {})", reader(files))
+fn numbered(reader: &str) -> String {
+    format!("(SELECT row_number() OVER () - 1 AS {ORDINAL}, * FROM {reader})")
 }
 
 fn number(connection: &Connection, sql: &str) -> Result<u64, Failure> {
@@ -111,7 +148,7 @@ fn text(connection: &Connection, sql: &str) -> Result<Option<String>, Failure> {
 fn filter(warm: &Warm, condition: Option<&str>) -> Result<String, Failure> {
     let Some(condition) = condition.filter(|condition| !condition.trim().is_empty()) else { return Ok(String::new()) };
     let tree = query::tree(&warm.connection, &format!("SELECT ({condition}\n)"))?;
-    crate::check::check_files(&tree, &Default::default(), &|name| warm.functions.iter().any(|function| function == name))?;
+    crate::check::check_files(&tree, &Default::default())?;
     let node = &tree["statements"][0]["node"];
     let is_list_of_one = node["select_list"].as_array().is_some_and(|list| list.len() == 1);
     let is_plain = node["type"] == "SELECT_NODE" && node["from_table"]["type"] == "EMPTY" && is_list_of_one;
@@ -123,13 +160,13 @@ fn filter(warm: &Warm, condition: Option<&str>) -> Result<String, Failure> {
     Ok(format!(" WHERE ({condition}\n)"))
 }
 
-fn counted(warm: &Warm, files: &FileSet, condition: Option<&str>) -> Result<u64, Failure> {
+fn counted(warm: &Warm, reader: &str, condition: Option<&str>) -> Result<u64, Failure> {
     let filter = filter(warm, condition)?;
-    number(&warm.connection, &format!("SELECT count(*) FROM {}{filter}", reader(files)))
+    number(&warm.connection, &format!("SELECT count(*) FROM {reader}{filter}"))
 }
 
-fn rows(warm: &Warm, files: &FileSet, page: &FilePage, max_rows: u64) -> Result<FileRows, Failure> {
-    let known = describe(&warm.connection, &format!("SELECT * FROM {}", reader(files)))?;
+fn rows(warm: &Warm, reader: &str, page: &FilePage, max_rows: u64) -> Result<FileRows, Failure> {
+    let known = describe(&warm.connection, &format!("SELECT * FROM {reader}"))?;
     if known.iter().any(|column| column.name.eq_ignore_ascii_case(ORDINAL)) {
         return Err(Failure::new(FailedKind::NotSupported, format!("the file has a column `{ORDINAL}`, which stands for ordinals here")));
     }
@@ -145,7 +182,7 @@ fn rows(warm: &Warm, files: &FileSet, page: &FilePage, max_rows: u64) -> Result<
     order.push(ORDINAL.to_owned());
     let sql = format!(
         "SELECT * FROM {}{filter} ORDER BY {} LIMIT {} OFFSET {}",
-        numbered(files),
+        numbered(reader),
         order.join(", "),
         page.limit.min(max_rows),
         page.offset
@@ -153,7 +190,7 @@ fn rows(warm: &Warm, files: &FileSet, page: &FilePage, max_rows: u64) -> Result<
     let (mut columns, mut rows) = fetch(&warm.connection, &sql, max_rows)?;
     columns.remove(0);
     let ordinals = rows.iter_mut().map(|row| row.remove(0).as_u64().unwrap_or_default()).collect();
-    let total = page.with_total.then(|| counted(warm, files, page.condition.as_deref())).transpose()?;
+    let total = page.with_total.then(|| counted(warm, reader, page.condition.as_deref())).transpose()?;
     Ok(FileRows { columns, rows, ordinals, total })
 }
 
@@ -170,8 +207,7 @@ fn description(connection: &Connection, files: &FileSet, with_stats: bool) -> Re
             (description.is_array, description.shape) = (Some(false), Some(shape::run(connection, files, false, with_stats)?));
         }
         FileFormat::Parquet => {
-            let paths: Vec<String> = files.paths.iter().map(|path| literal(path)).collect();
-            let paths = paths.join(", ");
+            let paths = quoted(&files.paths);
             // The footer knows; nothing is read for it.
             let sql = format!(
                 "SELECT coalesce(sum(num_rows), 0)::UBIGINT, coalesce(sum(num_row_groups), 0)::UBIGINT FROM parquet_file_metadata([{paths}])"
@@ -198,7 +234,7 @@ fn codecs(connection: &Connection, paths: &str) -> Result<Vec<String>, Failure> 
 
 /// Whether a JSON file's root is an array; otherwise records stand one after the other.
 fn is_array(connection: &Connection, files: &FileSet) -> Result<bool, Failure> {
-    let path = literal(first(files)?);
+    let path = literal(&masked(first(files)?));
     let read = |format: &str| connection.execute_batch(&format!("SELECT json FROM read_json_objects({path}, format = '{format}') LIMIT 1"));
     match read("array") {
         Ok(()) => Ok(true),
@@ -220,7 +256,7 @@ fn sniff_as(connection: &Connection, path: &str, compression: &str) -> Result<Cs
     let sql = format!(
         "SELECT Delimiter, Quote, Escape, NewLineDelimiter, Comment, SkipRows, HasHeader, Columns, DateFormat, TimestampFormat, Prompt \
          FROM sniff_csv({}, compression = '{compression}')",
-        literal(path)
+        literal(&masked(path))
     );
     let (_, rows) = fetch(connection, &sql, 1)?;
     let Some(row) = rows.into_iter().next() else { return Err(Failure::new(FailedKind::Internal, "the sniffer answered nothing")) };

@@ -15,7 +15,7 @@ use millrace_core::{Error, Kind};
 
 use super::Work;
 use super::rewrite::{failpoint, write};
-use crate::child::objects::wait;
+use crate::child::objects::{admit, wait};
 use crate::wire::{FailedKind, Failure};
 
 pub(super) fn run(work: Work<'_>, files: &FileSet, change: &FileChange) -> Result<String, Failure> {
@@ -23,6 +23,7 @@ pub(super) fn run(work: Work<'_>, files: &FileSet, change: &FileChange) -> Resul
         return Err(Failure::new(FailedKind::NotSupported, "only single files can be changed"));
     };
     let at = ObjectPath::parse(path)?;
+    admit(&at.bucket, access)?;
     let store = Store::new(access);
     let head = wait(store.head(&at))??;
     let etag = head.entry.etag.clone();

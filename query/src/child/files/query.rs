@@ -10,7 +10,7 @@ use millrace_core::files::{FileFormat, FileQuery, FileRows};
 use millrace_core::objects::ObjectAccess;
 use serde_json::{Value, json};
 
-use super::Work;
+use super::{Work, masked};
 use crate::check::{FILE_FUNCTIONS, check_files};
 use crate::child::objects;
 use crate::child::run::{describe, fetch};
@@ -41,7 +41,7 @@ fn prepared(work: Work<'_>, query: &FileQuery) -> Result<String, Failure> {
     let mut tree = tree(&warm.connection, &query.sql)?;
     let mut files = BTreeSet::new();
     confine(&mut tree, Place { query, access: work.access }, &mut files)?;
-    check_files(&tree, &files, &|name| warm.functions.iter().any(|function| function == name))?;
+    check_files(&tree, &files.iter().map(|path| masked(path)).collect())?;
     let sql: String = warm
         .connection
         .query_row("SELECT json_deserialize_sql(?::JSON)", [tree.to_string()], |row| row.get(0))
@@ -67,7 +67,7 @@ fn confine(value: &mut Value, place: Place<'_>, files: &mut BTreeSet<String>) ->
                 arguments(&mut value["children"], &mut |path| {
                     let paths = found(path, place)?;
                     files.extend(paths.iter().cloned());
-                    Ok(paths)
+                    Ok(paths.iter().map(|path| masked(path)).collect())
                 })?;
             }
             if value["type"] == "BASE_TABLE" && value["schema_name"] == "" && value["catalog_name"] == "" {
@@ -87,7 +87,7 @@ fn named_table(table: &mut Value, place: Place<'_>, files: &mut BTreeSet<String>
     match found(&name, place)?.as_slice() {
         [one] => {
             files.insert(one.clone());
-            table["table_name"] = one.as_str().into();
+            table["table_name"] = masked(one).into();
             Ok(())
         }
         _ => Err(Failure::refused(format!("`{name}` names several files; write `read_csv('…')`, `read_parquet('…')` or `read_json('…')`"))),

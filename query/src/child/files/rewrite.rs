@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use duckdb::{Connection, params};
 use millrace_core::explore::ResultColumn;
-use millrace_core::files::{FileChange, FileFormat, FileSet};
+use millrace_core::files::{CsvDialect, FileChange, FileFormat, FileSet};
 use serde_json::{Map, Value};
 
-use super::{ORDINAL, Work, codecs, is_array, lines, number, reader, sniff, sniff_as, text};
+use super::fit::Shape;
+use super::reread::{misread, of_csv, same_types};
+use super::{ORDINAL, Work, codecs, is_array, lines, masked, number, quoted, reader, sniff, text};
 use crate::child::attach::{identifier, literal};
 use crate::child::run::{describe, statement_error};
 use crate::wire::{FailedKind, Failure};
@@ -138,48 +140,49 @@ pub(super) fn write(connection: &Connection, files: &FileSet, change: &FileChang
     let rows = number(connection, &format!("SELECT count(*) FROM {}", reader(files)))?;
     check(change, &columns, rows)?;
     tables(connection, change, rows)?;
-    types(connection, change, &columns)?;
+    let dialect = (files.format == FileFormat::Csv).then(|| sniff(connection, files)).transpose()?;
+    types(connection, change, &columns, dialect.as_ref())?;
     let wanted = rows - change.deletes.len() as u64 + change.inserts.len() as u64;
     let compression = compression(&files.paths[0]);
     let plain =
         format!("(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER E'\\x1f', COMPRESSION {compression}, USE_TMP_FILE false)");
-    let (select, options, read_back) = match files.format {
-        FileFormat::Csv => {
-            let dialect = sniff(connection, files)?;
-            (lines::of_csv(files, &dialect, change)?, plain, format!("read_csv({}, compression = '{compression}')", literal(copy)))
+    let new = literal(&masked(copy));
+    let (select, options, read_back) = match (files.format, &dialect) {
+        (FileFormat::Csv, Some(dialect)) => {
+            (lines::of_csv(connection, files, dialect, change)?, plain, format!("read_csv({new}, compression = '{compression}')"))
         }
-        FileFormat::Json | FileFormat::Jsonl => {
+        (FileFormat::Parquet, _) => (parquet(files, change, &columns), parquet_options(connection, files)?, format!("read_parquet({new})")),
+        _ => {
             let is_array = files.format == FileFormat::Json && is_array(connection, files)?;
             let select = lines::of_json(connection, files, is_array, change)?;
-            (select, plain, format!("read_json_objects({}, format = 'auto', compression = '{compression}')", literal(copy)))
-        }
-        FileFormat::Parquet => {
-            (parquet(files, change, &columns), parquet_options(connection, files)?, format!("read_parquet({})", literal(copy)))
+            (select, plain, format!("read_json_objects({new}, format = 'auto', compression = '{compression}')"))
         }
     };
     connection.execute_batch(&format!("COPY ({select}) TO {} {options}", literal(copy))).map_err(statement_error)?;
-    let refused = |text: &str| Failure::new(FailedKind::ValueRefused, format!("the changed file would not be read as it is meant: {text}"));
     if wanted > 0 && number(connection, &format!("SELECT count(*) FROM {read_back}"))? != wanted {
-        return Err(refused("it would have another number of rows"));
+        return Err(misread("it would have another number of rows"));
     }
-    match files.format {
-        FileFormat::Csv if wanted > 0 => {
-            let (old, new) = (sniff(connection, files)?, sniff_as(connection, copy, compression)?);
-            let names = |columns: &[ResultColumn]| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
-            if (&old.delimiter, old.has_header, names(&old.columns)) != (&new.delimiter, new.has_header, names(&new.columns)) {
-                return Err(refused("its delimiter or header would be another one"));
+    if wanted == 0 {
+        return Ok(());
+    }
+    match (files.format, &dialect) {
+        (FileFormat::Csv, Some(dialect)) => of_csv(connection, files, change, dialect, copy),
+        (FileFormat::Parquet, _) => {
+            if describe(connection, &format!("SELECT * FROM {read_back}"))? != columns {
+                return Err(misread("its columns would have other types"));
             }
+            Ok(())
         }
-        FileFormat::Parquet if describe(connection, &format!("SELECT * FROM {read_back}"))? != columns => {
-            return Err(refused("its columns would have other types"));
+        _ => {
+            let format = if files.format == FileFormat::Json { "auto" } else { "newline_delimited" };
+            let read = format!("SELECT * FROM read_json({new}, format = '{format}', compression = '{compression}')");
+            same_types(&columns, &describe(connection, &read)?, change)
         }
-        _ => {}
     }
-    Ok(())
 }
 
 /// How a file of this name is compressed.
-fn compression(path: &str) -> &'static str {
+pub(super) fn compression(path: &str) -> &'static str {
     let lower = path.to_ascii_lowercase();
     if lower.ends_with(".gz") {
         "gzip"
@@ -233,22 +236,37 @@ fn tables(connection: &Connection, change: &FileChange, rows: u64) -> Result<(),
     Ok(())
 }
 
-/// New values must be of their columns' types, or a CSV or JSON file's columns would have others afterwards.
-fn types(connection: &Connection, change: &FileChange, columns: &[ResultColumn]) -> Result<(), Failure> {
+/// New values must be of their columns' types and lose nothing by them, or other values than were meant would be stored, or a CSV or JSON file's columns would have other
+/// types afterwards.
+fn types(connection: &Connection, change: &FileChange, columns: &[ResultColumn], dialect: Option<&CsvDialect>) -> Result<(), Failure> {
+    let refused = |text: String| Err(Failure::new(FailedKind::ValueRefused, text));
     for column in columns.iter().filter(|column| !matches!(column.native_type.as_str(), "VARCHAR" | "JSON")) {
-        let is_named = change.edits.iter().map(|(_, changes)| changes).chain(&change.inserts).any(|row| row.contains_key(&column.name));
-        if !is_named {
+        let rows = change.edits.iter().map(|(_, changes)| changes).chain(&change.inserts);
+        let values: Vec<&Value> = rows.filter_map(|row| row.get(&column.name)).collect();
+        if values.is_empty() {
             continue;
         }
+        let (name, kind) = (&column.name, &column.native_type);
         let value = value("ch", column);
-        let wrong = format!(
-            "SELECT min(n) FROM (FROM edits UNION ALL FROM inserts) WHERE ch ->> {} IS NOT NULL AND TRY_CAST({value} AS {}) IS NULL",
-            lines::pointer(&column.name),
-            column.native_type
-        );
-        if text(connection, &format!("SELECT ({wrong})::VARCHAR"))?.is_some() {
-            let text = format!("a value for `{}` is no {}", column.name, column.native_type);
-            return Err(Failure::new(FailedKind::ValueRefused, text));
+        let has = |wrong: String| {
+            let sql = format!(
+                "SELECT (SELECT min(n) FROM (FROM edits UNION ALL FROM inserts) WHERE ch ->> {} IS NOT NULL AND {wrong})::VARCHAR",
+                lines::pointer(name)
+            );
+            text(connection, &sql).map(|row| row.is_some())
+        };
+        if has(format!("TRY_CAST({value} AS {kind}) IS NULL"))? {
+            return refused(format!("a value for `{name}` is no {kind}"));
+        }
+        let shape = Shape::of(kind);
+        if values.iter().any(|value| !shape.keeps(value)) {
+            return refused(format!("a value for `{name}` would be rounded or cut by the column's type, {kind}"));
+        }
+        if let Some(format) = dialect.and_then(|dialect| lines::format_of(column, dialect)).map(literal) {
+            let moment = format!("CAST({value} AS {kind})");
+            if has(format!("try_strptime(strftime({moment}, {format}), {format}) IS DISTINCT FROM CAST({moment} AS TIMESTAMP)"))? {
+                return refused(format!("a value for `{name}` would be cut: the file writes it as {format}"));
+            }
         }
     }
     Ok(())
@@ -289,7 +307,12 @@ fn parquet(files: &FileSet, change: &FileChange, columns: &[ResultColumn]) -> St
 
 /// The codec that most columns have, and the file's own notes.
 fn parquet_options(connection: &Connection, files: &FileSet) -> Result<String, Failure> {
-    let path = literal(&files.paths[0]);
+    let path = quoted(&files.paths);
+    if number(connection, &format!("SELECT count(*) FROM parquet_schema({path}) WHERE type = 'INT96'"))? > 0 {
+        let text =
+            "the file has timestamps of the old type INT96, which are read to the microsecond; its other rows would lose their nanoseconds";
+        return Err(Failure::new(FailedKind::NotSupported, text));
+    }
     let codec = codecs(connection, &path)?.into_iter().next().unwrap_or_else(|| "SNAPPY".to_owned());
     let mut statement = connection
         .prepare(&format!("SELECT decode(key), decode(value) FROM parquet_kv_metadata({path}) WHERE decode(key) <> 'geo'"))

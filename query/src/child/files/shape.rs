@@ -6,7 +6,7 @@ use duckdb::Connection;
 use millrace_core::files::{FileFormat, FileSet, JsonPath, JsonShape};
 use serde_json::Value;
 
-use super::{literal, statement_error};
+use super::{quoted, statement_error};
 use crate::wire::Failure;
 
 /// Records that are looked at, and so many if all of them are to be counted.
@@ -16,14 +16,13 @@ const MOST_RECORDS: u64 = 100_000;
 const MOST_PATHS: usize = 1_000;
 
 pub(super) fn run(connection: &Connection, files: &FileSet, is_array: bool, with_stats: bool) -> Result<JsonShape, Failure> {
-    let paths: Vec<String> = files.paths.iter().map(|path| literal(path)).collect();
     let format = match (files.format, is_array) {
         (FileFormat::Jsonl, _) => "newline_delimited",
         (_, true) => "array",
         (_, false) => "auto",
     };
     let most = if with_stats { MOST_RECORDS } else { SAMPLED };
-    let sql = format!("SELECT json::VARCHAR FROM read_json_objects([{}], format = '{format}') LIMIT {}", paths.join(", "), most + 1);
+    let sql = format!("SELECT json::VARCHAR FROM read_json_objects([{}], format = '{format}') LIMIT {}", quoted(&files.paths), most + 1);
     let mut statement = connection.prepare(&sql).map_err(statement_error)?;
     let mut rows = statement.query([]).map_err(statement_error)?;
     let mut shape = Shape::default();

@@ -2,10 +2,9 @@
 
 use duckdb::Connection;
 use millrace_core::explore::ColumnSummary;
-use millrace_core::files::{FileAnswer, FileSet};
+use millrace_core::files::FileAnswer;
 use serde_json::Value;
 
-use super::reader;
 use crate::child::attach::identifier;
 use crate::child::run::{describe, fetch};
 use crate::wire::Failure;
@@ -13,10 +12,10 @@ use crate::wire::Failure;
 /// Columns of one file; each gives one row.
 const MOST_COLUMNS: u64 = 10_000;
 
-pub(super) fn run(connection: &Connection, files: &FileSet, sample_percent: Option<f64>) -> Result<FileAnswer, Failure> {
+pub(super) fn run(connection: &Connection, reader: &str, sample_percent: Option<f64>) -> Result<FileAnswer, Failure> {
     let sample = sample_percent.filter(|percent| *percent < 100.0);
     let sample = sample.map_or(String::new(), |percent| format!(" USING SAMPLE {percent} PERCENT (bernoulli, 20)"));
-    let source = format!("SELECT * FROM {}{sample}", reader(files));
+    let source = format!("SELECT * FROM {reader}{sample}");
     let known = describe(connection, &source)?;
     let (_, rows) = fetch(connection, &format!("SELECT * FROM (SUMMARIZE {source})"), MOST_COLUMNS)?;
     // Lengths are not part of SUMMARIZE; one more pass counts rows and measures texts.

@@ -173,6 +173,8 @@ pub async fn federated_statements_that_reach_outside_are_refused_and_errors_hold
         "SELECT * FROM read_text('/etc/passwd')",
         "ATTACH 'x'",
         "SELECT * FROM mysql_query('my1', 'SELECT 1')",
+        "SELECT json_serialize_plan('SELECT * FROM mysql_query(''my1'', ''SELECT 1'')')",
+        "SELECT json_serialize_plan('SELECT * FROM postgres_scan(''host=127.0.0.1 port=1 user=x'', ''public'', ''t'')')",
         "SELECT * FROM nowhere",
         "SELECT 1; SELECT 2",
     ] {
