@@ -197,12 +197,13 @@ pub(crate) async fn rows_of(state: &AppState, place: &Place, params: &DataParams
         return Err(ApiError::invalid("limit", format!("a page has at most {MAX_LIMIT} rows")).detail("value", limit));
     }
     let order = params.order()?;
-    let (after, given) = params.cursor(&order)?.map_or((None, params.offset), |(cursor, given)| (Some(cursor), given));
     let reachable = if params.max_rows > 0 { params.max_rows } else { u64::MAX };
-    let limit = limit.min(reachable.saturating_sub(given));
     if folders::is_folder(place) {
+        let limit = limit.min(reachable.saturating_sub(params.offset));
         return rows_of_files(state, place, params, limit, order).await;
     }
+    let (after, given) = params.cursor(&order)?.map_or((None, params.offset), |(cursor, given)| (Some(cursor), given));
+    let limit = limit.min(reachable.saturating_sub(given));
     let condition = params.condition().map(|text| checked_condition(text, place.has_backslash_escapes())).transpose()?;
     let request = PageRequest {
         object: place.object(),

@@ -118,14 +118,17 @@ async fn read_all(explorer: &PgExplorer, sql: &Sql, each: &mut impl FnMut(&Simpl
     let mut messages = std::pin::pin!(explorer.client.simple_query_raw(&text).await.map_err(refused)?);
     let mut outcome = Ok(());
     while let Some(message) = messages.next().await {
-        if let SimpleQueryMessage::Row(row) = message.map_err(refused)?
-            && outcome.is_ok()
-        {
-            outcome = each(&row);
-            if outcome.is_err() {
-                // What still comes is read away, so there should be little of it.
-                let _ = explorer.canceller().cancel().await;
+        match message {
+            Ok(SimpleQueryMessage::Row(row)) if outcome.is_ok() => {
+                outcome = each(&row);
+                if outcome.is_err() {
+                    // What still comes is read away, so there should be little of it.
+                    let _ = explorer.canceller().cancel().await;
+                }
             }
+            Ok(_) => {}
+            // That the statement was ended is no news then.
+            Err(error) => outcome = outcome.and(Err(refused(error))),
         }
     }
     outcome
