@@ -243,6 +243,9 @@ pub(crate) fn kubernetes() -> Option<PathBuf> {
     }
 }
 
+/// What debuggers want is thrown away by the linker, so it is not made. The same for all programs, which share most of their packages.
+pub(crate) const NO_DEBUGGERS: &str = "-gcflags=all=-dwarf=false";
+
 pub(crate) fn build_kubernetes() -> anyhow::Result<PathBuf> {
     if !has("go") {
         bail!("there is no Go toolchain");
@@ -261,8 +264,7 @@ pub(crate) fn build_kubernetes() -> anyhow::Result<PathBuf> {
     let unfinished = folder.join(format!("unfinished-{}", std::process::id()));
     let target = unfinished.to_string_lossy().into_owned();
     let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBE_VERSION}");
-    // What debuggers want is thrown away by the linker, so it is not made; and the compiler may take memory instead of time.
-    let args = ["build", "-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags, "-o", target.as_str(), "."];
+    let args = ["build", "-mod=readonly", "-trimpath", NO_DEBUGGERS, "-ldflags", &flags, "-o", target.as_str(), "."];
     Step::program(Path::new("go")).args(&args).env("GOGC", "400").dir(&sources).run()?;
     std::fs::rename(&unfinished, &program)?;
     println!("built Kubernetes in {} s", begun_at.elapsed().as_secs());

@@ -110,7 +110,7 @@ pub(super) fn ensure_clients() -> anyhow::Result<()> {
 }
 
 fn go_install(module: &str, target: &Path) -> anyhow::Result<()> {
-    let args = ["install", "-trimpath", "-ldflags", "-s -w", module];
+    let args = ["install", "-trimpath", deps::NO_DEBUGGERS, "-ldflags", "-s -w", module];
     made_once(target, module, module, || {
         Step::program(Path::new("go")).args(&args).env("GOBIN", &folder().to_string_lossy()).env("CGO_ENABLED", "0").quiet().run()
     })
@@ -119,7 +119,7 @@ fn go_install(module: &str, target: &Path) -> anyhow::Result<()> {
 fn go_build(what: &str, package: &str, sources: &Path, target: &Path) -> anyhow::Result<()> {
     let key = deps::go_sources(&[sources, &sources.join(package)])?;
     let path = target.to_string_lossy();
-    let args = ["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", &path, package];
+    let args = ["build", "-mod=readonly", "-trimpath", deps::NO_DEBUGGERS, "-ldflags", "-s -w", "-o", &path, package];
     made_once(target, &key, what, || Step::program(Path::new("go")).args(&args).env("CGO_ENABLED", "0").dir(sources).run())
 }
 
