@@ -120,6 +120,8 @@ async fn odd_requests_are_refused_and_cost_nothing() {
         (get("/api/v1/connections", &format!("X-Padding: {}\r\n", "x".repeat(1 << 20))), "HTTP/1.1 431"),
         (get(&format!("/api/v1/connections?search={}", "x".repeat(1 << 17)), ""), "HTTP/1.1 4"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), "HTTP/1.1 400"),
+        // There is no WebSocket yet; whoever asks for one holds nothing.
+        (get("/api/v1/lsp", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"), "HTTP/1.1 404"),
         (b"GET / HTTP/9.9\r\n\r\n".to_vec(), "HTTP/1.1 4"),
         (b"POST /api/v1/connections HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /".to_vec(), "HTTP/1.1 4"),
     ] {

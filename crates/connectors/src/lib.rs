@@ -12,6 +12,8 @@ pub mod postgres;
 #[cfg(feature = "s3")]
 pub mod s3;
 
+#[cfg(feature = "mysql")]
+mod bodies;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod numbers;
 #[cfg(feature = "mysql")]

@@ -3,14 +3,12 @@
 //! The tokenizer of `sqlparser` knows each dialect's quotes and comments; a statement ends at a `;` that stands outside of them and outside of the body of a
 //! routine.
 
-mod body;
-
 use millrace_core::explore::AffectedObject;
 use millrace_core::{Error, Kind, Result};
 use sqlparser::dialect::Dialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
-use body::Body;
+use crate::bodies::Body;
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
