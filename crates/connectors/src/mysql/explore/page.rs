@@ -22,11 +22,12 @@ impl MySqlExplorer {
         let piece = statement(&object, page, &order)?;
         self.statements.push(piece.sql.clone());
         let long = order.iter().filter(|by| object.column(&by.column).is_some_and(is_long)).count();
-        if long > 0 {
-            self.widen_sorting(long, page.limit.saturating_add(page.offset)).await?;
-        }
         self.begin_reading().await?;
-        let read = read(self.wire(), &object, &piece, page.limit, &order, rows).await;
+        let widened = if long > 0 { self.widen_sorting(long, page.limit.saturating_add(page.offset)).await } else { Ok(()) };
+        let read = match widened {
+            Ok(()) => read(self.wire(), &object, &piece, page.limit, &order, rows).await,
+            Err(error) => Err(error),
+        };
         let read = self.end_reading(read).await;
         if long > 0 && (read.is_ok() || self.is_clean) {
             // A session that sorts otherwise than the server is set up is not given to anybody else.
@@ -161,7 +162,7 @@ fn cut<'a>(object: &Object, column: &ObjectColumn, text: &'a str) -> &'a str {
 fn cut_all(object: &Object, order: &[OrderBy], values: Vec<Option<String>>) -> Vec<Option<String>> {
     let one = |(by, value): (&OrderBy, Option<String>)| {
         let value = value?;
-        Some(object.column(&by.column).map_or(value.clone(), |column| cut(object, column, &value).to_owned()))
+        Some(object.column(&by.column).map_or(value.as_str(), |column| cut(object, column, &value)).to_owned())
     };
     order.iter().zip(values).map(one).collect()
 }
