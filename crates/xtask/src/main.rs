@@ -6,6 +6,7 @@ mod chart_docs;
 mod cluster;
 mod deps;
 mod image_build;
+mod scratch;
 mod shell;
 mod sizes;
 
@@ -15,6 +16,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 use cluster::Cluster;
+use scratch::Scratch;
 use shell::{Step, repository};
 
 #[derive(Debug, Parser)]
@@ -197,7 +199,9 @@ fn test(no_check: bool) -> anyhow::Result<()> {
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
     build(false)?;
-    with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?.run()?;
+    let scratch = Scratch::new()?;
+    scratch.of(with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?).run()?;
+    drop(scratch);
     cluster::run_suite(None)
 }
 
@@ -240,7 +244,8 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     // Of the whole workspace, so that dependencies are not built again with fewer features than `./x test` gives them.
     let step = Step::cargo(&["test", "--workspace", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
-    with_servers(step)?.run()
+    let scratch = Scratch::new()?;
+    scratch.of(with_servers(step)?).run()
 }
 
 fn generate(is_check: bool) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ pub(super) fn configuration(cluster: &Cluster, net: u8) -> anyhow::Result<()> {
          authorization: {{mode: Webhook}}\ncgroupDriver: cgroupfs\nfailCgroupV1: false\nfailSwapOn: false\n\
          containerRuntimeEndpoint: unix://{d}/containerd.sock\nclusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\n\
          tlsCertFile: {d}/pki/node.crt\ntlsPrivateKeyFile: {d}/pki/node.key\n\
-         evictionHard: {{memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}}\n\
+         evictionHard: {{memory.available: 100Mi, nodefs.available: 200Mi, imagefs.available: 200Mi}}\n\
          imageGCHighThresholdPercent: 100\nlocalStorageCapacityIsolation: true\nresolvConf: /etc/resolv.conf\n\
          cgroupRoot: {}\npodLogsDir: {d}/pods\n\
          syncFrequency: 5s\nfileCheckFrequency: 5s\n",

@@ -34,10 +34,14 @@ pub(crate) const NATS_IMAGE: &str = "docker.io/library/nats:2.12.1";
 const HOST_VARIABLE: &str = "MILLRACE_CLUSTER_HOST";
 /// The file with the ingress controller's base URL.
 const INGRESS: &str = "ingress";
+/// Where clusters keep their files.
+const PARENT: &str = "/var/tmp";
 /// Its one node.
 const NODE: &str = "node0";
 /// Whom its storage class names.
 const PROVISIONER: &str = "millrace.dev/local";
+/// GiB that its files take: images, volumes, logs. With less, its agent would take pods off for want of disk.
+const ROOM: u64 = 4;
 
 /// A cluster by its name.
 pub(crate) struct Cluster {
@@ -50,7 +54,7 @@ impl Cluster {
         if name.is_empty() || name.len() > 8 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             bail!("a cluster's name has one to eight letters and digits");
         }
-        Ok(Self { name: name.to_owned(), dir: Path::new("/var/tmp").join(format!("millrace-cluster-{name}")) })
+        Ok(Self { name: name.to_owned(), dir: Path::new(PARENT).join(format!("millrace-cluster-{name}")) })
     }
 
     /// The cluster of the user's own that `KUBECONFIG` names, if it names another than this.
@@ -89,6 +93,10 @@ impl Cluster {
         let tools = tools::ensure()?;
         let begun_at = Instant::now();
         self.down()?;
+        let free = crate::scratch::free(Path::new(PARENT))?;
+        if free < ROOM {
+            bail!("a cluster takes {ROOM} GiB of disk in `{PARENT}`, of which {free} GiB are free: make room there");
+        }
         self.start(&tools).map_err(|error| match node::ended(self) {
             ended if ended.is_empty() => error,
             ended => error.context(format!("`{}` ended; see `{}`", ended.join("`, `"), self.dir.join("log").display())),

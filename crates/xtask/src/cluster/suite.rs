@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::bail;
 
 use super::{Cluster, HOST_VARIABLE, IMAGE, missing};
+use crate::scratch::Scratch;
 use crate::shell::Step;
 use crate::{build, deps};
 
@@ -87,10 +88,11 @@ fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
 
 fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
     let filter: Vec<&str> = filter.into_iter().collect();
+    let scratch = Scratch::new()?;
     let step = |name: &str| -> anyhow::Result<Step> {
         // Of the whole workspace, so that dependencies have the features that they have in `cargo test --workspace`, and are not built again.
         let step = Step::cargo(&["test", "--workspace", "--test", name]);
-        Ok(cluster.with_tools(step)?.features(deps::features()).args(&["--"]))
+        Ok(scratch.of(cluster.with_tools(step)?).features(deps::features()).args(&["--"]))
     };
     let suite = |name: &str| {
         let (is_ok, failed) = step(name)?.args(&[THREADS]).args(&filter).run_tests()?;
