@@ -21,11 +21,16 @@ use sqlx::{Row as _, Sqlite, Transaction};
 use crate::seal::Seal;
 
 const FILE: &str = "millrace.db";
+/// Reads at once.
+const READERS: u32 = 2;
 
 /// The store of one data directory.
 #[derive(Clone)]
 pub struct Store {
+    /// One connection: SQLite has one writer anyway, and a queue here is fairer than its busy loop.
     pub(crate) pool: SqlitePool,
+    /// For what every request asks, so that it waits for no write to become durable. A read sees all that was written before it began.
+    readers: SqlitePool,
     seal: Seal,
 }
 
@@ -43,8 +48,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
-        // One connection: SQLite has one writer anyway, and a queue here is fairer than its busy loop.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed("open the store"))?;
+        // A connection to a file of our own does not break, so it is not tried before each use.
+        let connections = |most| SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
+        let pool = connections(1).connect_with(options.clone()).await.map_err(failed("open the store"))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
         sqlx::migrate!("./migrations")
             .run(&pool)
@@ -52,7 +58,8 @@ impl Store {
             .map_err(|error| Error::internal(format!("the store `{}` cannot be brought up to date", path.display())).because(error))?;
         let sealed: i64 =
             sqlx::query_scalar("SELECT count(*) FROM connection_secret").fetch_one(&pool).await.map_err(failed("read the store"))?;
-        Ok(Self { seal: Seal::open(data_dir, sealed == 0)?, pool })
+        let readers = connections(READERS).connect_lazy_with(options);
+        Ok(Self { seal: Seal::open(data_dir, sealed == 0)?, pool, readers })
     }
 
     /// This installation's id, minted once.
@@ -122,21 +129,26 @@ impl Store {
     }
 
     async fn read_connections(&self, id: Option<&str>) -> Result<Vec<Connection>> {
-        let rows = sqlx::query("SELECT document FROM connection WHERE ?1 IS NULL OR id = ?1 ORDER BY created, id")
-            .bind(id)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read the store"))?;
-        let mut connections: Vec<Connection> = rows.iter().map(|row| from_json(row.get(0))).collect::<Result<_>>()?;
-        let secrets = sqlx::query("SELECT connection, path, sealed FROM connection_secret WHERE ?1 IS NULL OR connection = ?1")
-            .bind(id)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read the store"))?;
-        for row in secrets {
-            let (owner, path, sealed): (String, String, Vec<u8>) = (row.get(0), row.get(1), row.get(2));
-            if let Some(connection) = connections.iter_mut().find(|connection| connection.id.as_str() == owner) {
-                connection.restore_secret(&path, self.seal.open_secret(&owner, &path, &sealed)?);
+        // One statement, so that a document and its secrets are of the same moment.
+        const ALL: &str =
+            "SELECT document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id ORDER BY created, id";
+        const ONE: &str = "SELECT document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id WHERE id = ?";
+        let query = match id {
+            Some(id) => sqlx::query(ONE).bind(id),
+            None => sqlx::query(ALL),
+        };
+        let rows = query.fetch_all(&self.readers).await.map_err(failed("read the store"))?;
+        let mut connections: Vec<Connection> = Vec::new();
+        for row in rows {
+            let connection: Connection = from_json(row.get(0))?;
+            if connections.last().is_none_or(|last| last.id != connection.id) {
+                connections.push(connection);
+            }
+            if let (Some(path), Some(sealed), Some(connection)) =
+                (row.get::<Option<String>, _>(1), row.get::<Option<Vec<u8>>, _>(2), connections.last_mut())
+            {
+                let secret = self.seal.open_secret(connection.id.as_str(), &path, &sealed)?;
+                connection.restore_secret(&path, secret);
             }
         }
         Ok(connections)
@@ -476,4 +488,20 @@ fn is_unique(error: &sqlx::Error) -> bool {
 
 fn is_foreign_key(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_read_while_a_write_is_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let mut transaction = store.pool.begin().await.unwrap();
+        sqlx::query("INSERT INTO setting (name, value) VALUES ('slow', 'disk')").execute(&mut *transaction).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), store.connections()).await;
+        assert!(read.unwrap().unwrap().is_empty());
+    }
 }
