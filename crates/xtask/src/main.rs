@@ -144,9 +144,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::It { filter } => it(filter),
         Command::Gen { check } => generate(check),
         Command::Demo { args } if args.iter().any(|arg| arg == "--cluster") => cluster::demo(&args),
-        Command::Demo { args } => tool("millrace-demo", true, args),
+        Command::Demo { args } => tool("millrace-demo", &args),
         Command::Cluster { name, command } => on_cluster(&name, command),
-        Command::Bench { what, args } => bench(&what, args),
+        Command::Bench { what, args } => bench(&what, &args),
     }
 }
 
@@ -275,33 +275,41 @@ fn generate(is_check: bool) -> anyhow::Result<()> {
 }
 
 /// Runs a program of the test kit, with the binary built first.
-fn tool(name: &str, needs_servers: bool, args: Vec<String>) -> anyhow::Result<()> {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut step = built_tool(name, needs_servers)?.args(&args);
-    for (name, value) in deps::peer_env() {
-        step = step.env(name, &value.to_string_lossy());
-    }
-    step.run()
+fn tool(name: &str, args: &[String]) -> anyhow::Result<()> {
+    built_tool(name)?.args(&args.iter().map(String::as_str).collect::<Vec<_>>()).run()
 }
 
 /// Builds a program of the test kit, and the binary that it runs.
-fn built_tool(name: &str, needs_servers: bool) -> anyhow::Result<Step> {
-    deps::ensure(needs_servers)?;
+fn built_tool(name: &str) -> anyhow::Result<Step> {
+    deps::ensure(true)?;
     build(false)?;
+    kit(name)
+}
+
+fn kit(name: &str) -> anyhow::Result<Step> {
     Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
     Ok(Step::program(&shell::target_dir()?.join("debug").join(name)))
 }
 
-fn bench(what: &str, args: Vec<String>) -> anyhow::Result<()> {
-    match what {
+/// Runs a benchmark of the optimised binary, which is what people use.
+fn bench(what: &str, args: &[String]) -> anyhow::Result<()> {
+    let name = match what {
         "convert" => {
             // The benchmark is told where the peers are; what is not there is left out by name.
             if !args.iter().any(|arg| arg == "--alone") {
                 deps::peers();
             }
-            tool("millrace-bench", true, args)
+            "millrace-bench"
         }
-        "api" => tool("millrace-bench-api", true, args),
+        "api" => "millrace-bench-api",
         other => bail!("there is no benchmark `{other}`; there are `convert` and `api`"),
+    };
+    deps::ensure(true)?;
+    build(true)?;
+    let binary = shell::target_dir()?.join("release/millrace");
+    let mut step = kit(name)?.env("MILLRACE_BIN", &binary.to_string_lossy()).args(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    for (name, value) in deps::peer_env() {
+        step = step.env(name, &value.to_string_lossy());
     }
+    step.run()
 }

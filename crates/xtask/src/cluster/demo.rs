@@ -25,7 +25,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         );
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let program = built_tool("millrace-demo", true)?.args(&args);
+    let program = built_tool("millrace-demo")?.args(&args);
     // Ctrl-C is for the demo, which cleans up: were it ours too, nobody would be left to end the cluster. What we start does get it.
     let mut interrupt = SigSet::empty();
     interrupt.add(Signal::SIGINT);
