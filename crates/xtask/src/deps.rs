@@ -227,15 +227,17 @@ pub(crate) fn peer_env() -> Vec<(&'static str, PathBuf)> {
     })
 }
 
-/// Where the sources of the Kubernetes programs for tests stand.
+/// Where the sources of the Kubernetes programs for tests stand: one module, so that what they share is compiled once.
 const KUBE: &str = "tests/kube";
+/// Its packages. The first is Kubernetes itself; the others go into images.
+const KUBE_PACKAGES: [&str; 4] = [".", "./coredns", "./ingress", "./pause"];
 /// What the programs say that they are; the version in `go.mod`.
 const KUBE_VERSION: &str = "v1.34.4";
 
 /// Builds a Kubernetes of one's own from Go modules, pinned by `go.sum`, unless it is there. None, loudly, where that cannot be done.
 pub(crate) fn kubernetes() -> Option<PathBuf> {
     match build_kubernetes() {
-        Ok(program) => Some(program),
+        Ok(folder) => Some(folder.join("kube")),
         Err(error) => {
             println!("LEFT OUT: tests on a Kubernetes API server, because it cannot be built here: {error:#}");
             None
@@ -243,36 +245,37 @@ pub(crate) fn kubernetes() -> Option<PathBuf> {
     }
 }
 
-/// What debuggers want is thrown away by the linker, so it is not made. The same for all programs, which share most of their packages.
-pub(crate) const NO_DEBUGGERS: &str = "-gcflags=all=-dwarf=false";
-
+/// The folder with the programs `kube`, `coredns`, `ingress` and `pause`.
 pub(crate) fn build_kubernetes() -> anyhow::Result<PathBuf> {
     if !has("go") {
         bail!("there is no Go toolchain");
     }
     let sources = repository().join(KUBE);
-    let key = go_sources(&[&sources])?;
-    let folder = cache()?.join("kube");
-    let program = folder.join(format!("kube-{key}"));
-    if program.is_file() {
-        return Ok(program);
+    let key = go_sources(&KUBE_PACKAGES.map(|package| sources.join(package)))?;
+    let parent = cache()?.join("kube");
+    let folder = parent.join(key);
+    if folder.is_dir() {
+        return Ok(folder);
     }
     println!("building Kubernetes for tests from Go modules, once; this takes a few minutes");
     let begun_at = Instant::now();
-    std::fs::create_dir_all(&folder)?;
     // Renamed when it is whole: an interrupted build leaves nothing that looks finished.
-    let unfinished = folder.join(format!("unfinished-{}", std::process::id()));
-    let target = unfinished.to_string_lossy().into_owned();
+    let unfinished = parent.join(format!("unfinished-{}", std::process::id()));
+    std::fs::create_dir_all(&unfinished)?;
+    let target = format!("{}/", unfinished.display());
+    // What debuggers want would be thrown away by the linker, so it is not made.
     let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBE_VERSION}");
-    let args = ["build", "-mod=readonly", "-trimpath", NO_DEBUGGERS, "-ldflags", &flags, "-o", target.as_str(), "."];
-    Step::program(Path::new("go")).args(&args).env("GOGC", "400").dir(&sources).run()?;
-    std::fs::rename(&unfinished, &program)?;
+    let args = ["build", "-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags, "-o", &target];
+    let step = Step::program(Path::new("go")).args(&args).args(&KUBE_PACKAGES).dir(&sources);
+    // Without C, all are static, as images need it.
+    step.env("CGO_ENABLED", "0").env("GOGC", "400").run()?;
+    std::fs::rename(&unfinished, &folder)?;
     println!("built Kubernetes in {} s", begun_at.elapsed().as_secs());
-    Ok(program)
+    Ok(folder)
 }
 
 /// A short name for what stands in folders of Go sources.
-pub(crate) fn go_sources(folders: &[&Path]) -> anyhow::Result<String> {
+pub(crate) fn go_sources(folders: &[PathBuf]) -> anyhow::Result<String> {
     let mut hash = Sha256::new_with_prefix(KUBE_VERSION);
     for folder in folders {
         let mut files: Vec<PathBuf> =

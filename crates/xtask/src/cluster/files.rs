@@ -63,7 +63,7 @@ pub(super) fn configuration(cluster: &Cluster, net: u8) -> anyhow::Result<()> {
         write(dir.join(format!("{name}.kubeconfig")), text)?;
     }
     let bridge = format!(
-        r#"{{"cniVersion":"0.4.0","name":"bridge","plugins":[{{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"hairpinMode":true,
+        r#"{{"cniVersion":"0.4.0","name":"bridge","plugins":[{{"type":"bridge","bridge":"cni0","isGateway":true,"hairpinMode":true,
 "ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.{net}.0.0/24"}}]],"routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{d}/ipam"}}}},
 {{"type":"portmap","capabilities":{{"portMappings":true}}}}]}}"#
     );

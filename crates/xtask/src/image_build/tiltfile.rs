@@ -23,7 +23,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let sources = root.join(READER);
-    let program = deps::cache()?.join(format!("tiltfile-{}", deps::go_sources(&[&sources])?));
+    let program = deps::cache()?.join(format!("tiltfile-{}", deps::go_sources(std::slice::from_ref(&sources))?));
     if !program.is_file() {
         let unfinished = program.with_extension(std::process::id().to_string());
         let to = unfinished.to_string_lossy();
