@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::{Cluster, HOST_VARIABLE, IMAGE, missing};
 use crate::scratch::Scratch;
 use crate::shell::Step;
-use crate::{build, deps};
+use crate::{build_for_tests, deps};
 
 /// Lines of a pod's log that are shown after a failure.
 const TAIL: &str = "--tail=80";
@@ -49,7 +49,7 @@ fn reason_to_leave_out() -> Option<String> {
 /// Runs those tests whose name holds the filter; shows what the cluster knows when they fail.
 fn run(filter: Option<&str>) -> anyhow::Result<()> {
     deps::ensure(true)?;
-    build(false)?;
+    build_for_tests()?;
     let cluster = Cluster::named(NAME)?;
     let is_kept = std::env::var_os("MILLRACE_KEEP_CLUSTER").is_some();
     let begun_at = Instant::now();
@@ -92,6 +92,7 @@ fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
     let step = |name: &str| -> anyhow::Result<Step> {
         // Of the whole workspace, so that dependencies have the features that they have in `cargo test --workspace`, and are not built again.
         let step = Step::cargo(&["test", "--workspace", "--test", name]);
+        let step = step.env("MILLRACE_S3_PROGRAM", &deps::object_store()?.to_string_lossy());
         Ok(scratch.of(cluster.with_tools(step)?).features(deps::features()).args(&["--"]))
     };
     let suite = |name: &str| {
