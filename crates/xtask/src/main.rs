@@ -10,6 +10,7 @@ mod scratch;
 mod shell;
 mod sizes;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -159,6 +160,12 @@ fn build(release: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the binary for tests, with the packages that give its dependencies the features they have in `cargo test --workspace`: nothing is compiled twice.
+fn build_for_tests() -> anyhow::Result<PathBuf> {
+    Step::cargo(&["build", "--workspace", "--bins", "--test", "it"]).features(deps::features()).run()?;
+    Ok(shell::target_dir()?.join("debug/millrace"))
+}
+
 fn on_cluster(name: &str, command: ClusterCommand) -> anyhow::Result<()> {
     let cluster = Cluster::named(name)?;
     fn words(args: &[String]) -> Vec<&str> {
@@ -198,7 +205,7 @@ fn test(no_check: bool) -> anyhow::Result<()> {
         check()?;
     }
     // Integration tests run the binary, which `cargo test` alone would not build for another package.
-    build(false)?;
+    build_for_tests()?;
     let scratch = Scratch::new()?;
     scratch.of(with_servers(Step::cargo(&["test", "--workspace"]).features(deps::features()))?).run()?;
     drop(scratch);
@@ -240,7 +247,7 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
         return cluster::run_suite(filter);
     }
     deps::ensure(true)?;
-    build(false)?;
+    build_for_tests()?;
     let filter: Vec<&str> = filter.as_deref().into_iter().collect();
     // Of the whole workspace, so that dependencies are not built again with fewer features than `./x test` gives them.
     let step = Step::cargo(&["test", "--workspace", "--test", "it"]).features(deps::features()).args(&["--"]).args(&filter);
@@ -250,12 +257,11 @@ fn it(filter: Option<String>) -> anyhow::Result<()> {
 
 fn generate(is_check: bool) -> anyhow::Result<()> {
     deps::ensure(false)?;
+    let millrace = build_for_tests()?;
     let mut stale = Vec::new();
     let mut wanted = vec![chart_docs::readme(&repository())?];
     for (path, command) in GENERATED {
-        let text =
-            Step::cargo(&["run", "--quiet", "--package", "millrace"]).features(deps::features()).args(&["--"]).args(command).output()?;
-        wanted.push((repository().join(path), text));
+        wanted.push((repository().join(path), Step::program(&millrace).args(command).output()?));
     }
     for (path, text) in wanted {
         if std::fs::read_to_string(&path).unwrap_or_default() == text {
@@ -282,12 +288,7 @@ fn tool(name: &str, args: &[String]) -> anyhow::Result<()> {
 /// Builds a program of the test kit, and the binary that it runs.
 fn built_tool(name: &str) -> anyhow::Result<Step> {
     deps::ensure(true)?;
-    build(false)?;
-    kit(name)
-}
-
-fn kit(name: &str) -> anyhow::Result<Step> {
-    Step::cargo(&["build", "--quiet", "--package", "millrace-tests", "--bin", name]).features(deps::features()).run()?;
+    Step::cargo(&["build", "--workspace", "--bins"]).features(deps::features()).run()?;
     Ok(Step::program(&shell::target_dir()?.join("debug").join(name)))
 }
 
@@ -304,10 +305,10 @@ fn bench(what: &str, args: &[String]) -> anyhow::Result<()> {
         "api" => "millrace-bench-api",
         other => bail!("there is no benchmark `{other}`; there are `convert` and `api`"),
     };
-    deps::ensure(true)?;
     build(true)?;
     let binary = shell::target_dir()?.join("release/millrace");
-    let mut step = kit(name)?.env("MILLRACE_BIN", &binary.to_string_lossy()).args(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut step =
+        built_tool(name)?.env("MILLRACE_BIN", &binary.to_string_lossy()).args(&args.iter().map(String::as_str).collect::<Vec<_>>());
     for (name, value) in deps::peer_env() {
         step = step.env(name, &value.to_string_lossy());
     }
