@@ -121,7 +121,7 @@ async fn odd_requests_are_refused_and_cost_nothing() {
         (get(&format!("/api/v1/connections?search={}", "x".repeat(1 << 17)), ""), "HTTP/1.1 4"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), "HTTP/1.1 400"),
         // There is no WebSocket yet; whoever asks for one holds nothing.
-        (get("/api/v1/lsp", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"), "HTTP/1.1 404"),
+        (get("/api/v1/lsp/ws", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"), "HTTP/1.1 404"),
         (b"GET / HTTP/9.9\r\n\r\n".to_vec(), "HTTP/1.1 4"),
         (b"POST /api/v1/connections HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /".to_vec(), "HTTP/1.1 4"),
     ] {
@@ -200,4 +200,41 @@ async fn slow_clients_keep_nobody_else_waiting() {
     }
     let answer: Value = server.api.get("/connections").await.unwrap().body;
     assert_eq!(answer["total"], 2);
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_for_websockets_opens_none_and_keeps_nobody_waiting() {
+    let server = Server::start().await;
+    let sides = sides(&server).await;
+    let address = server.api.base.trim_start_matches("http://").to_owned();
+    let head = format!(
+        "GET /api/v1/lsp/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    // Who believes that it was opened sends a frame that announces more than there will ever be.
+    let sent = [head.as_bytes(), b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff"].concat();
+    let flood: Vec<_> = (0..400)
+        .map(|_| {
+            let (address, sent) = (address.clone(), sent.clone());
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(&address).await.unwrap();
+                stream.write_all(&sent).await.unwrap();
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).await.unwrap();
+                (answer, stream)
+            })
+        })
+        .collect();
+    let begun_at = Instant::now();
+    for side in &sides {
+        assert_untouched(&server, side).await;
+    }
+    assert!(begun_at.elapsed() < Duration::from_secs(10), "others waited for {:?}", begun_at.elapsed());
+    for one in flood {
+        let (answer, mut stream) = one.await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 404");
+        // What follows is no request, so the connection ends.
+        let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "a connection that was refused stays open");
+    }
 }

@@ -131,8 +131,8 @@ impl Store {
     async fn read_connections(&self, id: Option<&str>) -> Result<Vec<Connection>> {
         // One statement, so that a document and its secrets are of the same moment.
         const ALL: &str =
-            "SELECT document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id ORDER BY created, id";
-        const ONE: &str = "SELECT document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id WHERE id = ?";
+            "SELECT id, document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id ORDER BY created, id";
+        const ONE: &str = "SELECT id, document, path, sealed FROM connection LEFT JOIN connection_secret ON connection = id WHERE id = ?";
         let query = match id {
             Some(id) => sqlx::query(ONE).bind(id),
             None => sqlx::query(ALL),
@@ -140,15 +140,13 @@ impl Store {
         let rows = query.fetch_all(&self.readers).await.map_err(failed("read the store"))?;
         let mut connections: Vec<Connection> = Vec::new();
         for row in rows {
-            let connection: Connection = from_json(row.get(0))?;
-            if connections.last().is_none_or(|last| last.id != connection.id) {
-                connections.push(connection);
+            let (id, path, sealed): (&str, Option<&str>, Option<&[u8]>) = (row.get(0), row.get(2), row.get(3));
+            // The rows of a connection follow each other, one for each of its secrets.
+            if connections.last().is_none_or(|last| last.id.as_str() != id) {
+                connections.push(from_json(row.get(1))?);
             }
-            if let (Some(path), Some(sealed), Some(connection)) =
-                (row.get::<Option<String>, _>(1), row.get::<Option<Vec<u8>>, _>(2), connections.last_mut())
-            {
-                let secret = self.seal.open_secret(connection.id.as_str(), &path, &sealed)?;
-                connection.restore_secret(&path, secret);
+            if let (Some(path), Some(sealed), Some(connection)) = (path, sealed, connections.last_mut()) {
+                connection.restore_secret(path, self.seal.open_secret(id, path, sealed)?);
             }
         }
         Ok(connections)

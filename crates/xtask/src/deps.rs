@@ -259,17 +259,19 @@ pub(crate) fn build_kubernetes() -> anyhow::Result<PathBuf> {
     }
     println!("building Kubernetes for tests from Go modules, once; this takes a few minutes");
     let begun_at = Instant::now();
-    // Renamed when it is whole: an interrupted build leaves nothing that looks finished.
-    let unfinished = parent.join(format!("unfinished-{}", std::process::id()));
-    std::fs::create_dir_all(&unfinished)?;
-    let target = format!("{}/", unfinished.display());
+    // Renamed when it is whole: a build that breaks off leaves nothing that looks finished.
+    std::fs::create_dir_all(&parent)?;
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    let unfinished = tempfile::Builder::new().prefix("unfinished-").permissions(permissions).tempdir_in(&parent)?;
+    let target = format!("{}/", unfinished.path().display());
     // What debuggers want would be thrown away by the linker, so it is not made.
     let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={KUBE_VERSION}");
     let args = ["build", "-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags, "-o", &target];
     let step = Step::program(Path::new("go")).args(&args).args(&KUBE_PACKAGES).dir(&sources);
     // Without C, all are static, as images need it.
     step.env("CGO_ENABLED", "0").env("GOGC", "400").run()?;
-    std::fs::rename(&unfinished, &folder)?;
+    // Somebody else may have built the same meanwhile.
+    std::fs::rename(unfinished.path(), &folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
     println!("built Kubernetes in {} s", begun_at.elapsed().as_secs());
     Ok(folder)
 }

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 /// Requests per figure.
 const ROUNDS: usize = 1000;
+/// How long a server may take to come to rest.
+const REST: Duration = Duration::from_secs(300);
 /// Tables of the database whose overview is asked for.
 const TABLES: usize = 100;
 /// Clients that ask at the same time, and requests of each.
@@ -105,12 +107,17 @@ async fn fill(my: &MySqlDatabase, pg: &PgDatabase, rows: u64) -> anyhow::Result<
     pg.client.batch_execute("VACUUM ANALYZE").await?;
     pg.client.batch_execute("CHECKPOINT").await?;
     my.execute(&["SET GLOBAL innodb_max_dirty_pages_pct = 0".to_owned()]).await?;
+    let end = Instant::now() + REST;
     loop {
         let sql = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'INNODB_BUFFER_POOL_PAGES_DIRTY'";
         let (dirty,): (String,) = sqlx::query_as(sql).fetch_one(&my.pool).await?;
         if dirty == "0" {
             return Ok(());
         }
+        if Instant::now() > end {
+            bail!("MariaDB still has {dirty} pages to write after {} s", REST.as_secs());
+        }
+        // It tells nobody when it is done.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
