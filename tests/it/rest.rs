@@ -1,6 +1,8 @@
 //! The REST API of `millrace serve` on real servers: the suite that clusters pass too, and what only one process has.
 
 use millrace_tests::suites::rest::{accounts, calls, document, ide, refusals, runs};
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::support::{LONG, Server};
 
@@ -130,4 +132,48 @@ async fn only_loopback_addresses_and_free_data_directories_are_served() {
     let (code, _, error) =
         millrace_tests::process::run(&["serve", "--listen", "0.0.0.0:0", "--auth-ide", "open", "--data-dir", dir], &[]).await.unwrap();
     assert!(code == 2 && error.contains("loopback"), "{error}");
+}
+
+/// Whatever can be wrong with any request of an operation: ids that are none, a body that is no JSON, a number that is none. Those that take nothing are left.
+#[tokio::test]
+async fn every_operation_that_takes_something_refuses_what_is_wrong_as_described() {
+    let server = Server::start().await;
+    let document = server.api.get("/openapi.json").await.unwrap().body;
+    let (mut refused, mut take_nothing) = (0, Vec::new());
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
+            let number =
+                parameters.iter().find(|one| one["in"] == "query" && matches!(one["schema"]["type"].as_str(), Some("integer" | "boolean")));
+            let required = parameters.iter().any(|one| one["in"] == "query" && one["required"] == true);
+            let has_body = operation["requestBody"]["content"]["application/json"].is_object();
+            let mut real = path.replace("{id}", "x").replace("{configId}", "x").replace("{runId}", "y");
+            if !path.contains('{') && !required && !has_body && number.is_none() || path == "/logs/stream" {
+                take_nothing.push(format!("{method} {path}"));
+                continue;
+            }
+            if let Some(number) = number {
+                real = format!("{real}?{}=many", number["name"].as_str().unwrap());
+            }
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let json = [
+                ("Content-Type", "application/json"),
+                ("X-API-Key", server.key.as_str()),
+                ("X-Install-ID", "tests"),
+                ("X-Confirm-Delete", "true"),
+            ];
+            let answer = if has_body {
+                server.api.call_text(method.clone(), &real, "{\"name\": ", &json).await.unwrap()
+            } else {
+                server.api.call_with(method.clone(), &real, None, &json).await.unwrap()
+            };
+            assert!((400..500).contains(&answer.status) && answer.body["code"].is_string(), "{method} {real}: {answer:?}");
+            assert!(
+                operation["responses"][answer.status.to_string()].is_object(),
+                "{method} {real} is not described to answer so: {answer:?}"
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!((refused, take_nothing.len()), (93, 30), "these take nothing: {take_nothing:?}");
 }
