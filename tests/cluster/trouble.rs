@@ -118,6 +118,9 @@ async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_ne
     assert!(stream["status"]["attempt"].as_u64() >= Some(2), "{stream:#}");
     let target = PgDatabase::open(&shared().await.postgres, &scene.target).await.unwrap();
     assert_equal(&scene.source.pool, &scene.source.name, &target.client, "public", "products").await.unwrap();
+    // What all attempts have left goes with the stream, and nothing waits for the garbage collector.
+    kube.kubectl(&["delete", "stream", &scene.stream(), "--timeout=40s"]).await;
+    assert!(kube.pods(&scene.stream()).await.is_empty());
     sql(format!("DROP USER '{user}'@'%'")).await;
 }
 

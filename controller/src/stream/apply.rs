@@ -87,13 +87,26 @@ async fn own_task(built: &Built, job: &Job, context: &Context) -> Result<(), Fai
 }
 
 /// Deletes the attempt's Job; its pods get SIGTERM.
-pub(super) async fn delete_job(stream: &Stream, observed: &Observed, context: &Context) -> Result<(), Failure> {
+pub(super) async fn delete_job(observed: &Observed, context: &Context) -> Result<(), Failure> {
     let Some(job) = &observed.job else { return Ok(()) };
     let is_over = observed.job_is("Complete") || observed.job_is("Failed");
-    if is_over && stream.metadata.deletion_timestamp.is_none() || job.metadata.deletion_timestamp.is_some() {
+    if is_over || job.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    match context.api::<Job>().delete(&job.name_any(), &DeleteParams::background()).await {
+    delete(&job.name_any(), context).await
+}
+
+/// Deletes the Jobs of all attempts, also of one that a controller has made and died before it could say so; their pods go with them.
+pub(super) async fn delete_jobs(stream: &Stream, context: &Context) -> Result<(), Failure> {
+    let selector = ListParams::default().labels(&format!("{STREAM_LABEL}={}", stream.name_any()));
+    for job in context.api::<Job>().list(&selector).await?.items {
+        delete(&job.name_any(), context).await?;
+    }
+    Ok(())
+}
+
+async fn delete(job: &str, context: &Context) -> Result<(), Failure> {
+    match context.api::<Job>().delete(job, &DeleteParams::background()).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error.into()),
@@ -112,7 +125,7 @@ pub(super) async fn hurry_stop(stream: &Stream, observed: &Observed, context: &C
         return Ok(());
     };
     if Timestamp::now().as_second() - asked.as_second() > STOP_PATIENCE {
-        delete_job(stream, observed, context).await?;
+        delete_job(observed, context).await?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ async fn advance(stream: &Stream, context: &Context) -> Result<Action, Failure> 
     let observed = apply::observe(stream, context).await?;
     let mut next = status::next(stream, &observed, context);
     if next.phase.is_some_and(StreamState::is_terminal) {
-        apply::delete_job(stream, &observed, context).await?;
+        apply::delete_job(&observed, context).await?;
     } else if (observed.job.is_none() || next.is_attempt_over) && stream.spec.desired != DesiredState::Stopped {
         if !status::may_try(&next) {
             apply::write_status(stream, next, context).await?;
@@ -152,12 +152,9 @@ async fn command(stream: &Stream, context: &Context) -> Result<(), Failure> {
 
 /// A stream that is deleted loses its workers first, then its logs and counters, then its object.
 async fn clean_up(stream: &Stream, context: &Context) -> Result<Action, Failure> {
-    let observed = apply::observe(stream, context).await?;
-    if observed.job.is_some() || !observed.pods.is_empty() {
-        apply::delete_job(stream, &observed, context).await?;
-        // The finalizer goes once this returns, so the pods must be gone before.
-        apply::wait_for_pods(stream, context).await?;
-    }
+    apply::delete_jobs(stream, context).await?;
+    // The finalizer goes once this returns, so the pods must be gone before.
+    apply::wait_for_pods(stream, context).await?;
     let id = millrace_crds::object_id(&stream.metadata)?;
     context.forget(&id);
     if let Err(error) = context.nats.purge(&id).await {
