@@ -10,12 +10,13 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use millrace_core::{Error, Kind, validate};
-use millrace_crds::{Connection, ConnectionStatus, IN_USE_FINALIZER, PROBE_ANNOTATION, Stream, StreamConfig};
+use millrace_crds::{Connection, ConnectionStatus, IN_USE_FINALIZER, PROBE_ANNOTATION};
 use serde_json::json;
 
 use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
-use crate::{finalizers, metrics, probe, usage};
+use crate::usage::{self, Users};
+use crate::{finalizers, metrics, probe};
 
 /// One that is to be deleted and still in use is looked at so often, beside whenever its users change.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -24,11 +25,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub(crate) async fn run(context: Arc<Context>) {
     let connections: Api<Connection> = context.api();
     let jobs: Api<Job> = context.api();
+    let (users, configs, streams) = Users::watch(context);
     Controller::new(connections, watcher::Config::default())
         .owns(jobs, watcher::Config::default().labels(PROBE_ANNOTATION))
-        .watches(context.api::<StreamConfig>(), watcher::Config::default(), usage::of_config)
-        .watches(context.api::<Stream>(), watcher::Config::default(), usage::of_stream)
-        .run(|connection, context| metrics::measure("Connection", reconcile(connection, context)), on_failure, context)
+        .watches_stream(configs, usage::of_config)
+        .watches_stream(streams, usage::of_stream)
+        .run(|connection, users| metrics::measure("Connection", reconcile(connection, users)), on_failure, Arc::new(users))
         .for_each(async |result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection was not reconciled");
@@ -37,25 +39,26 @@ pub(crate) async fn run(context: Arc<Context>) {
         .await;
 }
 
-fn on_failure(connection: Arc<Connection>, error: &Failure, _: Arc<Context>) -> Action {
+fn on_failure(connection: Arc<Connection>, error: &Failure, _: Arc<Users>) -> Action {
     error.tell(&connection.name_any(), "a connection could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
 }
 
-async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result<Action, Failure> {
+async fn reconcile(connection: Arc<Connection>, all_users: Arc<Users>) -> Result<Action, Failure> {
+    let context = &all_users.context;
     let is_leaving = connection.metadata.deletion_timestamp.is_some();
     if (is_paused(&*connection) || context.is_terminating()) && !is_leaving {
         return Ok(Action::requeue(RESYNC));
     }
-    let users = usage::of(&connection.name_any(), &context).await?;
-    finalizers::set(&*connection, IN_USE_FINALIZER, !users.is_empty(), &context).await?;
+    let users = all_users.of(&connection).await?;
+    finalizers::set(&*connection, IN_USE_FINALIZER, !users.is_empty(), context).await?;
     if is_leaving && users.is_empty() {
         return Ok(Action::await_change());
     }
     let generation = connection.metadata.generation.unwrap_or(0);
     let mut status = connection.status.clone().unwrap_or_default();
     status.observed_generation = connection.metadata.generation;
-    tell_users(&connection, &users, is_leaving, &mut status, &context).await;
+    tell_users(&connection, &users, is_leaving, &mut status, context).await;
     let action = match check(&connection) {
         Ok(()) => {
             let action = if is_leaving {
@@ -64,7 +67,7 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
                 // No worker moves data from or to object stores yet, so none is asked whether it reaches one.
                 Action::requeue(RESYNC)
             } else {
-                probe::advance(&connection, &mut status, &context).await?
+                probe::advance(&connection, &mut status, context).await?
             };
             match probe::refusal(&status, generation) {
                 None => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
@@ -78,7 +81,7 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
             Action::requeue(if is_leaving { LOOK_EVERY } else { RESYNC })
         }
     };
-    write(&connection, status, &context).await?;
+    write(&connection, status, context).await?;
     Ok(action)
 }
 

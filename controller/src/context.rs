@@ -15,7 +15,7 @@ use millrace_core::stats::StatsReport;
 use millrace_core::{Error, Result};
 use serde::de::DeserializeOwned;
 
-use crate::ControllerConfig;
+use crate::{ConnectionProbes, ControllerConfig};
 
 /// The name under which the controller applies.
 pub(crate) const FIELD_MANAGER: &str = "millrace-controller";
@@ -50,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) namespace: String,
     pub(crate) template: PodTemplateSpec,
     pub(crate) max_active_streams: usize,
+    pub(crate) connection_probes: ConnectionProbes,
     recorder: Recorder,
     live: Mutex<Live>,
     is_terminating: AtomicBool,
@@ -73,6 +74,7 @@ impl Context {
             namespace: config.namespace.clone(),
             template,
             max_active_streams: config.max_active_streams,
+            connection_probes: config.connection_probes,
             live: Mutex::default(),
             is_terminating: AtomicBool::new(false),
         })

@@ -46,6 +46,15 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end may take to let go what a namespace that is being deleted holds; a pod gets half a minute.
 const LET_GO_PATIENCE: Duration = Duration::from_secs(20);
 
+/// When a login is tried from where workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionProbes {
+    /// For each new Connection, whenever its spec changes, and on request.
+    Always,
+    /// Whenever the annotation [`millrace_crds::PROBE_ANNOTATION`] has a new value.
+    OnRequest,
+}
+
 /// What a controller is started with.
 #[derive(Debug, Clone)]
 pub struct ControllerConfig {
@@ -61,6 +70,8 @@ pub struct ControllerConfig {
     pub worker_template: PathBuf,
     /// Streams that may be unfinished at once.
     pub max_active_streams: usize,
+    /// When connections are probed.
+    pub connection_probes: ConnectionProbes,
 }
 
 /// Leads when it may, until the token is cancelled. Returns an error when the lead was lost, so that the process starts afresh.

@@ -1,4 +1,5 @@
-//! Tries to log in from where workers run: at first, when the spec changes, when somebody asks for it, and again after one that failed.
+//! Tries to log in from where workers run: at first, when the spec changes, when somebody asks for it, and again after one that failed. An operator may leave it to
+//! those who ask.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::conditions::set;
 use crate::context::{Context, Failure, RESYNC};
 use crate::names::{joined, label};
 use crate::stream::{apply_built, task_and_job};
-use crate::trouble;
+use crate::{ConnectionProbes, trouble};
 
 /// One under way is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -31,7 +32,7 @@ pub(crate) async fn advance(connection: &Connection, status: &mut ConnectionStat
     let generation = connection.metadata.generation.unwrap_or(0);
     let request = connection.annotations().get(PROBE_ANNOTATION).cloned();
     let mut record = status.probe.clone().unwrap_or_default();
-    if !is_current(&record, generation, request.as_deref()) {
+    if is_due(&record, generation, request.as_deref(), context.connection_probes) {
         if record.is_running {
             remove(&job_name(connection, record.number), context).await?;
         }
@@ -52,9 +53,11 @@ pub(crate) async fn advance(connection: &Connection, status: &mut ConnectionStat
     Ok(Action::requeue(wait))
 }
 
-/// Whether the newest try is of the spec as it is and of what was asked for last.
-fn is_current(record: &ProbeRecord, generation: i64, request: Option<&str>) -> bool {
-    record.number > 0 && record.generation == generation && (request.is_none() || record.request.as_deref() == request)
+/// Whether somebody asks anew, or the newest try is not of the spec as it is.
+fn is_due(record: &ProbeRecord, generation: i64, request: Option<&str>, probes: ConnectionProbes) -> bool {
+    let is_asked = request.is_some() && record.request.as_deref() != request;
+    let is_of_another_spec = record.number == 0 || record.generation != generation;
+    is_asked || is_of_another_spec && (probes == ConnectionProbes::Always || record.is_running)
 }
 
 fn job_name(connection: &Connection, number: u64) -> String {
@@ -173,17 +176,33 @@ mod tests {
 
     #[test]
     fn a_probe_is_made_for_a_new_spec_and_for_a_new_wish() {
+        let is_due = |record: &ProbeRecord, generation, request| is_due(record, generation, request, ConnectionProbes::Always);
         let mut record = ProbeRecord::default();
-        assert!(!is_current(&record, 1, None));
+        assert!(is_due(&record, 1, None));
         record = ProbeRecord { number: 1, generation: 1, ..record };
-        assert!(is_current(&record, 1, None));
-        assert!(!is_current(&record, 2, None));
-        assert!(!is_current(&record, 1, Some("now")));
+        assert!(!is_due(&record, 1, None));
+        assert!(is_due(&record, 2, None));
+        assert!(is_due(&record, 1, Some("now")));
         record.request = Some("now".to_owned());
-        assert!(is_current(&record, 1, Some("now")));
-        assert!(!is_current(&record, 1, Some("again")));
+        assert!(!is_due(&record, 1, Some("now")));
+        assert!(is_due(&record, 1, Some("again")));
         // Taking the annotation away asks for nothing.
-        assert!(is_current(&record, 1, None));
+        assert!(!is_due(&record, 1, None));
+    }
+
+    #[test]
+    fn where_probes_are_on_request_a_spec_is_tried_only_if_somebody_asks() {
+        let is_due = |record: &ProbeRecord, generation, request| is_due(record, generation, request, ConnectionProbes::OnRequest);
+        let mut record = ProbeRecord::default();
+        assert!(!is_due(&record, 1, None));
+        assert!(is_due(&record, 1, Some("now")));
+        record = ProbeRecord { number: 1, generation: 1, request: Some("now".to_owned()), is_running: true, ..record };
+        assert!(!is_due(&record, 1, Some("now")));
+        // An answer about the spec as it was would be of no use to whoever asked.
+        assert!(is_due(&record, 2, Some("now")));
+        record.is_running = false;
+        assert!(!is_due(&record, 2, Some("now")));
+        assert!(is_due(&record, 2, Some("again")));
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Who names a connection.
 
-use kube::ResourceExt as _;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
 use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
-use millrace_crds::{Connection, Stream, StreamConfig, StreamConfigSpec};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource, ResourceExt as _};
+use millrace_crds::{Connection, IN_USE_FINALIZER, Stream, StreamConfig, StreamConfigSpec};
+use serde::de::DeserializeOwned;
 
 use crate::context::{Context, Failure};
+use crate::finalizers;
 use crate::stream::phase;
 
 /// So many are named in a sentence.
@@ -20,16 +26,78 @@ pub(crate) fn names(spec: &StreamConfigSpec) -> Vec<String> {
     names
 }
 
-/// Definitions and unfinished streams that name a connection. A definition counts until it is gone: its clean-up logs in once more.
-pub(crate) async fn of(connection: &str, context: &Context) -> Result<Vec<String>, Failure> {
+/// Definitions and streams as watches show them.
+pub(crate) struct Users {
+    pub(crate) context: Arc<Context>,
+    configs: Store<StreamConfig>,
+    streams: Store<Stream>,
+}
+
+impl Users {
+    /// With the changes that are to make their connections be looked at; the stores have them by then.
+    pub(crate) fn watch(context: Arc<Context>) -> (Self, impl Changes<StreamConfig>, impl Changes<Stream>) {
+        let (configs, config_changes) = watched(context.api());
+        let (streams, stream_changes) = watched(context.api());
+        (Self { context, configs, streams }, config_changes, stream_changes)
+    }
+
+    /// Definitions and unfinished streams that name a connection. A definition counts until it is gone: its clean-up logs in once more.
+    ///
+    /// A watch may be behind, so one that is held is let go only after a look at what the cluster has.
+    pub(crate) async fn of(&self, connection: &Connection) -> Result<Vec<String>, Failure> {
+        let name = connection.name_any();
+        let known = named(&name, self.configs.state().iter().map(Arc::as_ref), self.streams.state().iter().map(Arc::as_ref));
+        if !known.is_empty() || !finalizers::has(connection, IN_USE_FINALIZER) {
+            return Ok(known);
+        }
+        let all = ListParams::default();
+        let configs = self.context.api::<StreamConfig>().list(&all).await?.items;
+        let streams = self.context.api::<Stream>().list(&all).await?.items;
+        Ok(named(&name, configs.iter(), streams.iter()))
+    }
+}
+
+/// Objects that have changed or gone.
+pub(crate) trait Changes<K>: futures::Stream<Item = watcher::Result<K>> + Send + 'static {}
+impl<K, S: futures::Stream<Item = watcher::Result<K>> + Send + 'static> Changes<K> for S {}
+
+/// Those of one kind, and their changes, each after the store has it. A store takes a list only when it is whole, so its objects are held back until then.
+fn watched<K>(api: Api<K>) -> (Store<K>, impl Changes<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let mut listed = Vec::new();
+    let changes = watcher(api, watcher::Config::default()).reflect(writer).flat_map(move |event| {
+        let changed = match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => vec![Ok(object)],
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                Vec::new()
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.push(object);
+                Vec::new()
+            }
+            Ok(watcher::Event::InitDone) => listed.drain(..).map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        futures::stream::iter(changed)
+    });
+    (store, changes)
+}
+
+fn named<'a>(connection: &str, configs: impl Iterator<Item = &'a StreamConfig>, streams: impl Iterator<Item = &'a Stream>) -> Vec<String> {
     let uses = |spec: &StreamConfigSpec| names(spec).iter().any(|name| name == connection);
-    let all = ListParams::default();
-    let configs = context.api::<StreamConfig>().list(&all).await?.items;
-    let streams = context.api::<Stream>().list(&all).await?.items;
-    let configs = configs.iter().filter(|config| uses(&config.spec)).map(|config| format!("StreamConfig `{}`", config.name_any()));
-    let streams = streams.iter().filter(|stream| !phase(stream).is_terminal() && uses(&stream.spec.config));
+    let configs = configs.filter(|config| uses(&config.spec)).map(|config| format!("StreamConfig `{}`", config.name_any()));
+    let streams = streams.filter(|stream| !phase(stream).is_terminal() && uses(&stream.spec.config));
     let streams = streams.map(|stream| format!("Stream `{}`", stream.name_any()));
-    Ok(configs.chain(streams).collect())
+    // Stores have no order, and the sentence about users is to be news only if they are others.
+    let sorted = |mut users: Vec<String>| {
+        users.sort();
+        users
+    };
+    [sorted(configs.collect()), sorted(streams.collect())].concat()
 }
 
 /// The first few users, and how many more there are.

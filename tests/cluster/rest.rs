@@ -184,6 +184,8 @@ async fn objects_of_kubectl_and_of_the_api_are_the_same_objects() {
     let secret = list["items"][0]["spec"]["secretRef"]["name"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("millrace-conn-made-") && !list.to_string().contains(&place.mysql.password), "{list:#}");
     let object = list["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(crate::kube::condition(&kube.get("connection", &object).await, "Reachable").0, "", "nobody has asked for a probe");
+    kube.kubectl(&["annotate", "connection", &object, "millrace.dev/probe=now"]).await;
     kube.until("connection", &object, "reachable", |object| crate::kube::condition(object, "Reachable").0 == "True").await;
     assert_eq!(place.api.call(Method::DELETE, &format!("/connections/{made}"), None).await.unwrap().status, 200);
     kube.until("secret", &secret, "gone with its connection", Value::is_null).await;

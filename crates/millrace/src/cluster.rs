@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use millrace_cluster::keys::ClusterKeys;
 use millrace_cluster::server::ServerConfig;
-use millrace_controller::ControllerConfig;
+use millrace_controller::{ConnectionProbes, ControllerConfig};
 use millrace_core::Secret;
 use millrace_core::federation::QueryTier;
 use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
@@ -62,6 +62,17 @@ pub(crate) struct ControllerArgs {
     /// Streams that may be unfinished at once
     #[arg(long, env = "MILLRACE_MAX_ACTIVE_STREAMS", default_value_t = 4)]
     max_active_streams: usize,
+    /// When a login is tried from where workers run
+    #[arg(long, env = "MILLRACE_CONNECTION_PROBES", value_enum, default_value_t = Probes::Always)]
+    connection_probes: Probes,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Probes {
+    /// For each new Connection, whenever its spec changes, and on request
+    Always,
+    /// Whenever the annotation `millrace.dev/probe` has a new value
+    OnRequest,
 }
 
 #[derive(Debug, Args)]
@@ -269,6 +280,10 @@ pub(crate) async fn controller(args: ControllerArgs) -> anyhow::Result<ExitCode>
         identity: args.identity,
         worker_template: args.worker_template,
         max_active_streams: args.max_active_streams,
+        connection_probes: match args.connection_probes {
+            Probes::Always => ConnectionProbes::Always,
+            Probes::OnRequest => ConnectionProbes::OnRequest,
+        },
     };
     millrace_controller::run(config, shutdown).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     Ok(ExitCode::SUCCESS)
