@@ -5,7 +5,6 @@ pub mod api;
 pub mod collector;
 pub mod database;
 pub mod dataset;
-pub mod digest;
 pub mod entitlement_service;
 pub mod kube;
 pub mod mcp;
@@ -15,3 +14,5 @@ pub mod schema;
 pub mod servers;
 pub mod suites;
 pub mod tls;
+
+pub use millrace_digest as digest;
