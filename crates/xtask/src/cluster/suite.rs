@@ -12,8 +12,11 @@ use crate::{build_for_tests, deps};
 /// Lines of a pod's log that are shown after a failure.
 const TAIL: &str = "--tail=80";
 
-/// Most tests wait for pods most of the time, so more of them run at once than there are processors to a small machine.
-const THREADS: &str = "--test-threads=3";
+/// Tests of one release, which they take turns with. They run beside all others: among them, they would keep threads waiting for their turn.
+const TAKE_TURNS: [&str; 3] = ["conformance::", "memory::", "rest::"];
+const ONE_AT_A_TIME: &str = "--test-threads=1";
+/// Of the others. Most tests wait for pods most of the time, so more of them run at once than there are processors to a small machine.
+const THREADS: &str = "--test-threads=2";
 
 /// So many failed tests are tried again; more are no accident.
 const AGAIN: usize = 6;
@@ -87,7 +90,6 @@ fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
-    let filter: Vec<&str> = filter.into_iter().collect();
     let scratch = Scratch::new()?;
     let step = |name: &str| -> anyhow::Result<Step> {
         // Of the whole workspace, so that dependencies have the features that they have in `cargo test --workspace`, and are not built again.
@@ -95,26 +97,44 @@ fn tests(cluster: &Cluster, filter: Option<&str>) -> anyhow::Result<()> {
         let step = step.env("MILLRACE_S3_PROGRAM", &deps::object_store()?.to_string_lossy());
         Ok(scratch.of(cluster.with_tools(step)?).features(deps::features()).args(&["--"]))
     };
-    let suite = |name: &str| {
-        let (is_ok, failed) = step(name)?.args(&[THREADS]).args(&filter).run_tests()?;
-        if is_ok {
+    let suite = |name: &str, parts: &[Vec<&str>]| {
+        let steps = parts.iter().map(|args| Ok(step(name)?.args(args))).collect::<anyhow::Result<Vec<_>>>()?;
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = steps.into_iter().map(|step| scope.spawn(|| step.run_tests())).collect();
+            running.into_iter().map(|part| part.join().unwrap_or_else(|_| bail!("nobody looked after the suite `{name}`"))).collect()
+        });
+        let mut failed = Vec::new();
+        for result in results {
+            let (is_ok, names) = result?;
+            if !is_ok && names.is_empty() {
+                bail!("the suite `{name}` failed");
+            }
+            failed.extend(names);
+        }
+        if failed.is_empty() {
             return Ok(());
         }
-        if failed.is_empty() || failed.len() > AGAIN {
+        if failed.len() > AGAIN {
             bail!("the suite `{name}` failed");
         }
         // A whole cluster on a small machine: what failed while much else ran is tried once more, alone, and named.
         println!("==== TRIED AGAIN, ALONE: {}", failed.join(", "));
         let again: Vec<&str> = failed.iter().map(String::as_str).collect();
-        step(name)?.args(&["--exact", "--test-threads=1"]).args(&again).run()
+        step(name)?.args(&["--exact", ONE_AT_A_TIME]).args(&again).run()
     };
-    suite("cluster")?;
+    match filter {
+        Some(filter) => suite("cluster", &[vec![THREADS, filter]])?,
+        None => {
+            let others = TAKE_TURNS.iter().flat_map(|part| ["--skip", part]).chain([THREADS]).collect();
+            suite("cluster", &[others, [&[ONE_AT_A_TIME], &TAKE_TURNS[..]].concat()])?;
+        }
+    }
     if cluster.users_own().is_some() {
         println!("LEFT OUT: tests that take everything off a node, because the cluster is yours");
         return Ok(());
     }
     // After all others: it takes everything off the node.
-    suite("cluster-drain")
+    suite("cluster-drain", &[filter.into_iter().collect()])
 }
 
 /// What is needed to understand a failure once the cluster is gone. Whatever cannot be shown is passed over.
