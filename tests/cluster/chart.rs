@@ -6,7 +6,7 @@ use millrace_tests::database::unique;
 use millrace_tests::dataset::products;
 use serde_json::{Value, json};
 
-use crate::kube::{CHART, Kube, LONG, Scene, TEST_LABEL, kube, run, try_run};
+use crate::kube::{CHART, Kube, LONG, Scene, kube, run, try_run};
 
 /// Value files that the chart brings along.
 const VALUE_FILES: [&str; 7] = ["autoscaling", "default", "external-nats", "guarded", "ha", "ingress-tls", "minimal"];

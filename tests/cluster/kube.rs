@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ::kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 use ::kube::{Api, Client};
-use millrace_tests::database::{MySqlDatabase, unique};
+use millrace_tests::database::{MySqlDatabase, PgDatabase, unique};
 pub(crate) use millrace_tests::kube::CHART;
 use millrace_tests::proxy::FaultProxy;
 use millrace_tests::servers::{Server, shared};
@@ -293,6 +293,23 @@ impl Scene {
     pub(crate) async fn reads(&self, kube: &Kube, bytes: u64) {
         self.proxy.hold_at(bytes).await;
         kube.until("stream", &self.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
+    }
+
+    /// Waits until its first stream has committed rows.
+    pub(crate) async fn commits(&self) {
+        let committed = "SELECT count(*)::text FROM millrace.split WHERE committed_at IS NOT NULL";
+        let end = Instant::now() + LONG;
+        loop {
+            // There is no such database before the stream makes it, and no ledger in it for a moment.
+            let target = PgDatabase::open(&shared().await.postgres, &self.target).await;
+            if let Ok(target) = target
+                && target.texts(committed).await.is_ok_and(|count| count != ["0"])
+            {
+                return;
+            }
+            assert!(Instant::now() < end, "`{}` commits nothing", self.name);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// The name of its first stream.

@@ -81,10 +81,14 @@ async fn a_run_goes_on_when_its_pod_is_killed_and_says_that_the_cut_was_lost() {
     let kube = kube().await;
     let scene = Scene::new("killed", &products(600_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.proxy.hold_at(20_000_000).await;
+    scene.proxy.limit(6_000_000);
+    // A run that had committed nothing would still be of one moment.
+    scene.commits().await;
+    scene.proxy.hold();
     let pods = kube.pods(&scene.stream()).await;
     assert_eq!(pods.len(), 1, "{pods:?}");
     assert!(kube.kill_pod(&pods[0]).await);
+    scene.proxy.limit(0);
     scene.proxy.release();
     let stream = kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
     assert_arrived(&scene).await;

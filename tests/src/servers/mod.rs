@@ -9,6 +9,7 @@ mod nats;
 mod postgres;
 mod s3;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -194,10 +195,21 @@ pub fn from_text(url: &str, default_port: u16) -> Option<(Server, String)> {
     Some((server, database.to_owned()))
 }
 
-/// A port that was free a moment ago.
+/// Below what the kernel gives to connections that go out, and to services of a cluster's nodes: nobody takes a port before its server listens, or while it is
+/// started again.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// A port that nobody listens at, and that no other caller in this process gets.
+///
+/// # Panics
+/// If a thousand tries find none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static GIVEN: std::sync::Mutex<BTreeSet<u16>> = std::sync::Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no panic while choosing");
+    let is_free = |port: &u16| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(|| rand::random_range(PORTS)).take(1000).find(is_free).expect("a free port");
+    given.insert(port);
+    port
 }
 
 /// 24 random letters and digits with a prefix that a search for leaks finds.

@@ -25,19 +25,6 @@ pub async fn selections_choose_columns_and_rows_by_every_operator(place: &Place)
     .map(str::to_owned)
     .into();
     let source = source("chosen", &statements).await;
-    let (config, target) = place.config(&source).await;
-    let stored = place.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
-    let schema = std::sync::atomic::AtomicU32::new(0);
-    let copy = async |table: &str, selection: Value| {
-        let schema = format!("s{}", schema.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let mut body = stored.clone();
-        body["source"]["connections"][0]["tables"] = json!([{"name": table, "selection": selection, "selected": true}]);
-        body["target"]["spec"]["db"]["schema"] = json!(schema);
-        place.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap();
-        let stats = place.run(&config).await;
-        assert_eq!(stats["status"], "FINISHED", "{stats}");
-        (schema, PgDatabase::open(&shared().await.postgres, &target).await.unwrap(), stats)
-    };
     let table = [
         ("id", "=", "9007199254740993", "9007199254740993"),
         ("id", "!=", "1", "2,3,9007199254740993,18446744073709551615"),
@@ -59,19 +46,35 @@ pub async fn selections_choose_columns_and_rows_by_every_operator(place: &Place)
         ("name", "ENDS_WITH", "ER", "9007199254740993"),
         ("name", "=", "x' OR '1'='1", ""),
     ];
-    for (column, operator, value, ids) in table {
+    // One run copies them all: a table for each operator.
+    let mut chosen = Vec::new();
+    for (index, (column, operator, value, _)) in table.iter().enumerate() {
+        source.execute(&[format!("CREATE TABLE t{index} LIKE t"), format!("INSERT INTO t{index} SELECT * FROM t")]).await.unwrap();
         let filter = json!({"id": "f1", "column": column, "operator": operator, "value": value});
-        let (schema, pg, _) = copy("t", json!({"selectedColumns": ["id"], "filters": [filter], "sorts": [], "limit": null})).await;
-        let found = pg.texts(&format!("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM {schema}.t")).await.unwrap();
-        assert_eq!(found, [ids], "{column} {operator} {value}");
+        let selection = json!({"selectedColumns": ["id"], "filters": [filter], "sorts": [], "limit": null});
+        chosen.push(json!({"name": format!("t{index}"), "selection": selection, "selected": true}));
     }
-    let (schema, pg, stats) =
-        copy("t", json!({"selectedColumns": ["name", "day"], "sorts": [{"column": "id", "direction": "DESC"}], "limit": 2})).await;
-    assert_eq!(pg.texts(&format!("SELECT name FROM {schema}.t")).await.unwrap(), ["under_score", "ünder"]);
-    assert!(stats["notices"].to_string().contains("primary key") && stats["notices"].to_string().contains("by_secret"), "{stats}");
+    let newest = json!({"selectedColumns": ["name", "day"], "sorts": [{"column": "id", "direction": "DESC"}], "limit": 2});
+    chosen.push(json!({"name": "t", "selection": newest, "selected": true}));
+    let few = json!({"filters": [{"column": "v", "operator": "<", "value": "10"}]});
+    chosen.push(json!({"name": "many", "selection": few, "selected": true}));
+    let (config, target) = place.config(&source).await;
+    let stored = place.api.get(&format!("/stream-configs/{config}")).await.unwrap().body;
+    let mut body = stored.clone();
+    body["source"]["connections"][0]["tables"] = json!(chosen);
+    assert_eq!(place.api.call(Method::PUT, &format!("/stream-configs/{config}"), Some(body)).await.unwrap().status, 200);
+    let stats = place.run(&config).await;
+    assert_eq!(stats["status"], "FINISHED", "{stats}");
+    let pg = PgDatabase::open(&shared().await.postgres, &target).await.unwrap();
+    for (index, (column, operator, value, ids)) in table.iter().enumerate() {
+        let found = pg.texts(&format!("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM t{index}")).await.unwrap();
+        assert_eq!(found, [*ids], "{column} {operator} {value}");
+    }
+    assert_eq!(pg.texts("SELECT name FROM t").await.unwrap(), ["under_score", "ünder"]);
+    // Only this table has lost it.
+    assert!(stats["notices"].to_string().contains("not selected: the primary key, the index `by_secret`"), "{stats}");
     // A filter holds in every split.
-    let (schema, pg, _) = copy("many", json!({"filters": [{"column": "v", "operator": "<", "value": "10"}]})).await;
-    assert_eq!(pg.texts(&format!("SELECT count(*)::text FROM {schema}.many")).await.unwrap(), ["6000"]);
+    assert_eq!(pg.texts("SELECT count(*)::text FROM many").await.unwrap(), ["6000"]);
     for (selection, field) in [
         (json!({"selectedColumns": ["id", "nope"]}), "selection.selectedColumns[1]"),
         (json!({"filters": [{"column": "nope", "operator": "=", "value": "1"}]}), "selection.filters[0].column"),
