@@ -24,7 +24,7 @@ use crate::cleanup;
 use crate::conditions::{sentence, set};
 use crate::context::{Context, FIELD_MANAGER, Failure, RESYNC, is_paused};
 use crate::stream::phase;
-use crate::{finalizers, metrics};
+use crate::{finalizers, metrics, names};
 
 /// A definition that waits for something is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -122,7 +122,8 @@ async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&
         let missing = || Error::new(millrace_core::Kind::NotFound, format!("there is no Connection `{name}` in this namespace"));
         object_id(&found.ok_or_else(missing)?.metadata)
     });
-    let verdict = spec.and_then(|spec| validate::check(&spec));
+    let named = names::check(&config.name_any(), names::MAX_CONFIG);
+    let verdict = named.and(spec).and_then(|spec| validate::check(&spec));
     Ok(verdict.map_err(|error| {
         let word = if error.kind() == millrace_core::Kind::NotFound { "ReferenceMissing" } else { "Invalid" };
         (word, sentence(&error))

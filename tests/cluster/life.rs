@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use millrace_tests::dataset::products;
 use serde_json::json;
 
-use crate::kube::{Scene, kube};
+use crate::kube::{Scene, condition, kube};
 
 #[tokio::test]
 async fn another_controller_takes_over_within_twenty_seconds() {
@@ -51,6 +51,32 @@ async fn a_missing_connection_is_waited_for_and_a_deleted_stream_leaves_nothing(
         assert!(Instant::now() < end, "left behind: {left:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test]
+async fn names_that_leave_no_room_for_those_of_pods_are_refused_and_hold_nothing() {
+    let kube = kube().await;
+    let scene = Scene::new("long", &products(10)).await;
+    let mut definition = scene.definition(json!({}));
+    let long = format!("{}-{}", scene.name, "x".repeat(62 - scene.name.len() - 1));
+    definition["metadata"]["name"] = json!(long);
+    kube.apply(&[definition]).await;
+    let refused = kube.until("streamconfig", &long, "refused", |object| condition(object, "Accepted").0 == "False").await;
+    assert!(
+        refused.to_string().contains("metadata.name: its Jobs and pods are named after it, so it may have 48 characters"),
+        "{refused:#}"
+    );
+    // A Stream by hand, as that definition would have made it.
+    kube.apply(&[scene.definition(json!({}))]).await;
+    let mut stream = kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
+    let name = format!("{long}-1");
+    stream["metadata"] = json!({"name": name});
+    stream.as_object_mut().unwrap().remove("status");
+    kube.apply(&[stream]).await;
+    let failed = kube.until("stream", &name, "failed", |object| object["status"]["phase"] == "FAILED").await;
+    assert!(failed["status"]["message"].as_str().unwrap().contains("55 characters"), "{failed:#}");
+    kube.kubectl(&["delete", "stream", &name, "--timeout=40s"]).await;
+    kube.kubectl(&["delete", "streamconfig", &long, "--timeout=40s"]).await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::STOP_PATIENCE;
 use super::build::{ATTEMPT_LABEL, Built, STREAM_LABEL};
 use crate::context::{Context, FIELD_MANAGER, Failure};
+use crate::names::label;
 use crate::trouble::{self, Trouble};
 
 /// A stream's newest attempt as the cluster shows it.
@@ -41,6 +42,11 @@ impl Observed {
     }
 }
 
+/// Selects what is labelled with a stream. Of names that are too long for a label nothing is made, but they are asked for, too.
+fn of_stream(stream: &Stream) -> String {
+    format!("{STREAM_LABEL}={}", label(&stream.name_any()))
+}
+
 pub(super) async fn observe(stream: &Stream, context: &Context) -> Result<Observed, Failure> {
     let attempt = stream.status.as_ref().map_or(0, |status| status.attempt);
     if attempt == 0 {
@@ -49,7 +55,7 @@ pub(super) async fn observe(stream: &Stream, context: &Context) -> Result<Observ
     }
     let name = format!("{}-{attempt}", stream.name_any());
     let job = context.api::<Job>().get_opt(&name).await?;
-    let selector = format!("{STREAM_LABEL}={},{ATTEMPT_LABEL}={attempt}", stream.name_any());
+    let selector = format!("{},{ATTEMPT_LABEL}={attempt}", of_stream(stream));
     let pods = context.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
     let obstacle = match &job {
         Some(job) => trouble::of(job, &pods, context).await?,
@@ -98,7 +104,7 @@ pub(super) async fn delete_job(observed: &Observed, context: &Context) -> Result
 
 /// Deletes the Jobs of all attempts, also of one that a controller has made and died before it could say so; their pods go with them.
 pub(super) async fn delete_jobs(stream: &Stream, context: &Context) -> Result<(), Failure> {
-    let selector = ListParams::default().labels(&format!("{STREAM_LABEL}={}", stream.name_any()));
+    let selector = ListParams::default().labels(&of_stream(stream));
     for job in context.api::<Job>().list(&selector).await?.items {
         delete(&job.name_any(), context).await?;
     }
@@ -132,7 +138,7 @@ pub(super) async fn hurry_stop(stream: &Stream, observed: &Observed, context: &C
 
 /// Returns once no pod of the stream is left.
 pub(super) async fn wait_for_pods(stream: &Stream, context: &Context) -> Result<(), Failure> {
-    let selector = ListParams::default().labels(&format!("{STREAM_LABEL}={}", stream.name_any()));
+    let selector = ListParams::default().labels(&of_stream(stream));
     for _ in 0..300 {
         if context.api::<Pod>().list(&selector).await?.items.is_empty() {
             break;

@@ -14,6 +14,7 @@ use millrace_core::{Error, Result, validate};
 use millrace_crds::{Connection, SecretKey, Stream, object_id};
 
 use crate::context::Context;
+use crate::names::{self, label};
 
 /// Where a worker finds its task and its secrets.
 const TASK_DIR: &str = "/etc/millrace/task";
@@ -38,13 +39,14 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
         let found = connections.iter().find(|connection| connection.metadata.name.as_deref() == Some(name));
         object_id(&found.ok_or_else(|| Error::internal("a connection was not dereferenced"))?.metadata)
     };
+    names::check(&stream.name_any(), names::MAX_STREAM)?;
     let spec = stream.spec.config.to_core(id)?;
     validate::check(&spec)?;
     let workers = spec.workers();
     let config = stream.spec.config_ref.id.parse().map_err(|error| Error::invalid("configRef.id", "it is not an id").because(error))?;
     let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, workers, spec: Box::new(spec) };
     let labels = BTreeMap::from([
-        (STREAM_LABEL.to_owned(), stream.name_any()),
+        (STREAM_LABEL.to_owned(), label(&stream.name_any())),
         (ATTEMPT_LABEL.to_owned(), attempt.to_string()),
         ("app.kubernetes.io/name".to_owned(), "millrace".to_owned()),
         ("app.kubernetes.io/component".to_owned(), "worker".to_owned()),
