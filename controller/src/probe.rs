@@ -40,8 +40,10 @@ pub(crate) async fn advance(connection: &Connection, status: &mut ConnectionStat
         start(connection, &record, context).await?;
     } else if record.is_running {
         look(connection, status, &mut record, context).await?;
+    } else if !may_try_again(&record, context.connection_probes) {
+        record.next_at = None;
     } else if record.next_at.as_ref().is_some_and(|at| at.0 <= Timestamp::now()) {
-        record = ProbeRecord { number: record.number + 1, is_running: true, next_at: None, ..record };
+        record = ProbeRecord { number: record.number + 1, generation, is_running: true, next_at: None, ..record };
         start(connection, &record, context).await?;
     }
     let wait = match (&record.next_at, record.is_running) {
@@ -58,6 +60,11 @@ fn is_due(record: &ProbeRecord, generation: i64, request: Option<&str>, probes: 
     let is_asked = request.is_some() && record.request.as_deref() != request;
     let is_of_another_spec = record.number == 0 || record.generation != generation;
     is_asked || is_of_another_spec && (probes == ConnectionProbes::Always || record.is_running)
+}
+
+/// A failure of which nobody has asked is no reason to try again where probes are on request: it was one of before.
+fn may_try_again(record: &ProbeRecord, probes: ConnectionProbes) -> bool {
+    probes == ConnectionProbes::Always || record.request.is_some()
 }
 
 fn job_name(connection: &Connection, number: u64) -> String {
@@ -203,6 +210,9 @@ mod tests {
         record.is_running = false;
         assert!(!is_due(&record, 2, Some("now")));
         assert!(is_due(&record, 2, Some("again")));
+        assert!(may_try_again(&record, ConnectionProbes::OnRequest));
+        let unasked = ProbeRecord { request: None, ..record };
+        assert!(!may_try_again(&unasked, ConnectionProbes::OnRequest) && may_try_again(&unasked, ConnectionProbes::Always));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use kube::api::ListParams;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -47,7 +47,9 @@ impl Users {
     pub(crate) async fn of(&self, connection: &Connection) -> Result<Vec<String>, Failure> {
         let name = connection.name_any();
         let known = named(&name, self.configs.state().iter().map(Arc::as_ref), self.streams.state().iter().map(Arc::as_ref));
-        if !known.is_empty() || !finalizers::has(connection, IN_USE_FINALIZER) {
+        // A store that is not there yet knows too few.
+        let is_ready = self.configs.wait_until_ready().now_or_never().is_some() && self.streams.wait_until_ready().now_or_never().is_some();
+        if is_ready && (!known.is_empty() || !finalizers::has(connection, IN_USE_FINALIZER)) {
             return Ok(known);
         }
         let all = ListParams::default();
