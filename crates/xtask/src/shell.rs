@@ -91,18 +91,24 @@ impl Step {
         if status.success() { Ok(()) } else { bail!("`{}` failed", self.shown) }
     }
 
-    /// Runs tests, showing what they print; answers whether they succeeded, and the names of those that failed.
+    /// Runs tests, showing what they print; answers whether they succeeded, and the names of those that failed. Fails if they did not come to their end.
     pub(crate) fn run_tests(mut self) -> anyhow::Result<(bool, Vec<String>)> {
         let mut child = self.command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", self.shown))?;
         let mut failed = Vec::new();
+        let mut is_ended = false;
         for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
             let line = line?;
             println!("{line}");
+            is_ended |= line.starts_with("test result: ");
             if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
                 failed.push(name.to_owned());
             }
         }
-        Ok((child.wait()?.success(), failed))
+        let is_ok = child.wait()?.success();
+        if !is_ended {
+            bail!("`{}` broke off", self.shown);
+        }
+        Ok((is_ok, failed))
     }
 
     /// Runs it; answers what it printed.
