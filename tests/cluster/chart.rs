@@ -131,9 +131,9 @@ async fn an_uninstall_ends_a_running_stream_leaves_only_what_people_made_and_let
     let kube = Kube::new_namespace("ended").await;
     let release = unique("rel").replace('_', "-");
     kube.helm(&["install", &release, CHART, "--wait", "--timeout=120s"]).await;
-    let scene = Scene::new_in(&kube, "ended", &products(600_000)).await;
+    let scene = Scene::new_in(&kube, "ended", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.proxy.hold_at(5_000_000).await;
+    scene.proxy.hold_at(2_000_000).await;
     let running = kube.until("stream", &scene.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
     assert!(has_our_finalizer(&running), "{running:#}");
 

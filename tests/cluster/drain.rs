@@ -17,9 +17,9 @@ async fn a_run_goes_on_after_its_node_was_drained() {
     let others = Kube { namespace: "default".to_owned() };
     others.kubectl(&["delete", "namespace", "-l", TEST_LABEL, "--timeout=180s"]).await;
     let kube = Kube::install("controller.replicas=1,apiserver.enabled=false,query.enabled=false,rbac.aggregate=false").await;
-    let scene = Scene::new_in(&kube, "drained", &products(600_000)).await;
+    let scene = Scene::new_in(&kube, "drained", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.reads(&kube, 20_000_000).await;
+    scene.reads(&kube, 6_000_000).await;
     let nodes = kube.kubectl(&["get", "nodes", "-o", "name"]).await;
     let node = nodes.lines().next().unwrap().strip_prefix("node/").unwrap().to_owned();
     let drain = ["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];

@@ -75,9 +75,9 @@ async fn a_connection_stays_until_nothing_names_it_and_a_finished_runs_table_is_
 #[tokio::test]
 async fn a_deleted_definition_ends_its_stream_and_removes_what_that_left_unfinished() {
     let kube = kube().await;
-    let scene = Scene::new("abandoned", &products(600_000)).await;
+    let scene = Scene::new("abandoned", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.reads(kube, 10_000_000).await;
+    scene.reads(kube, 3_000_000).await;
     let target = async || ask(&scene, TABLES).await;
     assert_eq!(target().await, 1);
     let begun = Instant::now();
@@ -204,9 +204,9 @@ async fn hands_stay_off_while_reconciliation_is_paused() {
 #[tokio::test]
 async fn what_is_left_of_streams_that_are_gone_is_removed() {
     let kube = Kube::install("controller.replicas=1,apiserver.enabled=false,query.enabled=false,rbac.aggregate=false").await;
-    let scene = Scene::new_in(&kube, "orphans", &products(600_000)).await;
+    let scene = Scene::new_in(&kube, "orphans", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.reads(&kube, 5_000_000).await;
+    scene.reads(&kube, 2_000_000).await;
     let stream = kube.until("stream", &scene.stream(), "running", |object| object["status"]["phase"] == "RUNNING").await;
     let id: StreamId = stream["metadata"]["labels"]["millrace.dev/id"].as_str().unwrap().parse().unwrap();
     let (nats, _forward) = nats(&kube).await;
@@ -227,9 +227,9 @@ async fn what_is_left_of_streams_that_are_gone_is_removed() {
     scene.proxy.release();
 
     // The namespace itself goes with a stream that is running, although nobody has uninstalled anything.
-    let scene = Scene::new_in(&kube, "leaving", &products(600_000)).await;
+    let scene = Scene::new_in(&kube, "leaving", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({}))]).await;
-    scene.reads(&kube, 5_000_000).await;
+    scene.reads(&kube, 2_000_000).await;
     let took = kube.delete_namespace().await;
     assert!(took < Duration::from_secs(60), "deleting the namespace took {took:?}");
     scene.proxy.release();

@@ -79,9 +79,9 @@ async fn a_wrong_password_is_named_by_the_connection_and_by_the_failed_stream() 
 #[tokio::test]
 async fn a_run_goes_on_when_its_pod_is_killed_and_says_that_the_cut_was_lost() {
     let kube = kube().await;
-    let scene = Scene::new("killed", &products(600_000)).await;
+    let scene = Scene::new("killed", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.proxy.limit(6_000_000);
+    scene.proxy.limit(2_000_000);
     // A run that had committed nothing would still be of one moment.
     scene.commits().await;
     scene.proxy.hold();
@@ -99,9 +99,9 @@ async fn a_run_goes_on_when_its_pod_is_killed_and_says_that_the_cut_was_lost() {
 #[tokio::test]
 async fn a_definition_pauses_resumes_and_stops_its_stream() {
     let kube = kube().await;
-    let scene = Scene::new("paused", &products(600_000)).await;
+    let scene = Scene::new("paused", &products(200_000)).await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1}))]).await;
-    scene.proxy.hold_at(5_000_000).await;
+    scene.proxy.hold_at(2_000_000).await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1, "state": "Paused"}))]).await;
     kube.until("stream", &scene.stream(), "paused", |object| object["status"]["phase"] == "PAUSED").await;
     kube.apply(&[scene.definition(json!({"reportingInterval": 1}))]).await;

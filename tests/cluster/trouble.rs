@@ -97,7 +97,7 @@ async fn a_stream_says_within_thirty_seconds_why_its_pods_do_not_run() {
 #[tokio::test]
 async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_next_attempt() {
     let kube = kube().await;
-    let scene = Scene::new("rotated", &products(600_000)).await;
+    let scene = Scene::new("rotated", &products(200_000)).await;
     let user = unique("rotated");
     let sql = |text: String| async { scene.source.execute(&[text]).await.unwrap() };
     sql(format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'before'")).await;
@@ -107,7 +107,7 @@ async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_ne
     objects[2]["spec"]["database"]["username"] = json!(user);
     kube.apply(&objects).await;
     kube.apply(&[scene.definition(json!({"onCutLost": "continue"}))]).await;
-    scene.reads(kube, 20_000_000).await;
+    scene.reads(kube, 6_000_000).await;
     sql(format!("ALTER USER '{user}'@'%' IDENTIFIED BY 'after'")).await;
     scene.proxy.cut();
     scene.proxy.release();
@@ -127,7 +127,7 @@ async fn a_password_that_changes_during_a_run_is_taken_from_the_secret_by_the_ne
 #[tokio::test]
 async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_doubled() {
     let kube = kube().await;
-    let scene = Scene::new("twins", &products(600_000)).await;
+    let scene = Scene::new("twins", &products(200_000)).await;
     // The table is there with a counter: every row that is committed counts once.
     let target = PgDatabase::create(&shared().await.postgres, "twins").await.unwrap();
     let table = "CREATE TABLE products (id bigint PRIMARY KEY, name varchar(255), price numeric(10,2), weight double precision,
@@ -141,7 +141,7 @@ async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_dou
     definition["spec"]["target"]["spec"]["db"] =
         json!({"database": target.name, "schemaPolicy": "validate_existing", "writeMode": "append"});
     kube.apply(&[definition]).await;
-    scene.reads(kube, 15_000_000).await;
+    scene.reads(kube, 5_000_000).await;
     let name = format!("{}-1", scene.stream());
     let job = kube.get("job", &name).await;
     let pod = kube.pods(&scene.stream()).await.remove(0);
@@ -169,6 +169,6 @@ async fn of_two_workers_with_one_identity_the_older_is_fenced_and_nothing_is_dou
     kube.until("stream", &scene.stream(), "finished", |object| object["status"]["phase"] == "FINISHED").await;
     assert_equal(&scene.source.pool, &scene.source.name, &target.client, "public", "products").await.unwrap();
     let counted: i64 = target.client.query_one("SELECT sum(rows)::bigint FROM counted", &[]).await.unwrap().get(0);
-    assert_eq!(counted, 600_000);
+    assert_eq!(counted, 200_000);
     kube.kubectl(&["delete", "job", &format!("{}-twin", scene.name)]).await;
 }
