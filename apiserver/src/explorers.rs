@@ -194,7 +194,9 @@ impl Lease {
         let is_broken = |error: &Error| {
             matches!(error.kind(), Kind::TimedOut | Kind::Cancelled | Kind::ConnectionLost | Kind::ProtocolViolated | Kind::Internal)
         };
-        self.is_at_rest = !outcome.as_ref().is_err_and(is_broken);
+        // One that is in the middle of an answer goes now: in the pool it would hold its locks until somebody else wants it.
+        let is_reusable = self.room.as_ref().is_some_and(|room| room.explorer.is_reusable());
+        self.is_at_rest = is_reusable && !outcome.as_ref().is_err_and(is_broken);
         outcome
     }
 
