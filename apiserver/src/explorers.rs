@@ -194,9 +194,10 @@ impl Lease {
         let is_broken = |error: &Error| {
             matches!(error.kind(), Kind::TimedOut | Kind::Cancelled | Kind::ConnectionLost | Kind::ProtocolViolated | Kind::Internal)
         };
-        // One that is in the middle of an answer goes now: in the pool it would hold its locks until somebody else wants it.
-        let is_reusable = self.room.as_ref().is_some_and(|room| room.explorer.is_reusable());
-        self.is_at_rest = is_reusable && !outcome.as_ref().is_err_and(is_broken);
+        // One that is in the middle of an answer goes now: in the pool it would hold its locks until somebody else wants it. What a user's own statements leave
+        // is no such thing: it is reset for whoever comes next.
+        let is_over = self.room.as_ref().is_some_and(|room| room.is_dirty || room.explorer.is_reusable());
+        self.is_at_rest = is_over && !outcome.as_ref().is_err_and(is_broken);
         outcome
     }
 
