@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use millrace_core::connector::Scope;
@@ -104,11 +104,7 @@ async fn end_streams(config: &StreamConfig, streams: &[Stream], context: &Contex
     streams.iter().filter(|stream| !phase(stream).is_terminal()).for_each(|stream| note(&mut status, stream));
     write(config, status, context).await?;
     for stream in streams.iter().filter(|stream| stream.metadata.deletion_timestamp.is_none()) {
-        match context.api::<Stream>().delete(&stream.name_any(), &DeleteParams::background()).await {
-            Err(kube::Error::Api(answer)) if answer.code == 404 => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
+        context.delete::<Stream>(&stream.name_any()).await?;
     }
     Ok(())
 }
@@ -140,7 +136,7 @@ async fn work(config: &StreamConfig, context: &Context) -> Result<Action, Failur
             // The target may be back by the next time. Until then the Job stays: its removal would be seen and a new one made at once.
             let wait = wait_before_the_next(config, &job);
             if wait.is_zero() {
-                remove_job(config, context).await?;
+                context.delete::<Job>(&job_name(config)).await?;
             }
             return Ok(Action::requeue(wait.max(LOOK_EVERY)));
         }
@@ -227,17 +223,9 @@ async fn abandon(config: &StreamConfig, why: &str, context: &Context) -> Result<
 }
 
 async fn let_go(config: &StreamConfig, context: &Context) -> Result<Action, Failure> {
-    remove_job(config, context).await?;
+    context.delete::<Job>(&job_name(config)).await?;
     finalizers::set(config, CLEANUP_FINALIZER, false, context).await?;
     Ok(Action::await_change())
-}
-
-async fn remove_job(config: &StreamConfig, context: &Context) -> Result<(), Failure> {
-    match context.api::<Job>().delete(&job_name(config), &DeleteParams::background()).await {
-        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use millrace_crds::{Connection, Stream, StreamConfig};
 use serde::de::DeserializeOwned;
@@ -52,13 +52,8 @@ pub(crate) async fn let_go_if_terminating(context: &Context) {
 
 /// The cluster keeps a failed pod of a Job until its successor is there, which no namespace that is being deleted lets come: Jobs must go for their pods to go.
 async fn end_jobs(context: &Context) -> Result<(), Failure> {
-    let api: Api<Job> = context.api();
-    for job in api.list(&ListParams::default().labels(WORKERS)).await?.items {
-        match api.delete(&job.name_any(), &DeleteParams::background()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
+    for job in context.api::<Job>().list(&ListParams::default().labels(WORKERS)).await?.items {
+        context.delete::<Job>(&job.name_any()).await?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{DeleteParams, ListParams};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::api::ListParams;
+use kube::{Resource, ResourceExt as _};
 use millrace_core::id::StreamId;
 use millrace_crds::{Connection, PROBE_ANNOTATION, Stream, StreamConfig, object_id};
 use serde::de::DeserializeOwned;
@@ -64,8 +64,7 @@ async fn jobs_of<K>(owner_label: &str, context: &Context) -> Result<usize, Failu
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let api: Api<Job> = context.api();
-    let jobs = api.list(&ListParams::default().labels(owner_label)).await?.items;
+    let jobs = context.api::<Job>().list(&ListParams::default().labels(owner_label)).await?.items;
     if jobs.is_empty() {
         return Ok(0);
     }
@@ -77,11 +76,7 @@ where
     };
     let mut count = 0;
     for job in jobs.iter().filter(is_orphan) {
-        match api.delete(&job.name_any(), &DeleteParams::background()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => count += 1,
-        }
+        count += usize::from(context.delete::<Job>(&job.name_any()).await?);
     }
     Ok(count)
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use millrace_core::stream::StreamState;
@@ -34,7 +34,7 @@ pub(crate) async fn advance(connection: &Connection, status: &mut ConnectionStat
     let mut record = status.probe.clone().unwrap_or_default();
     if is_due(&record, generation, request.as_deref(), context.connection_probes) {
         if record.is_running {
-            remove(&job_name(connection, record.number), context).await?;
+            context.delete::<Job>(&job_name(connection, record.number)).await?;
         }
         record = ProbeRecord { number: record.number + 1, generation, request, is_running: true, failures: 0, next_at: None };
         start(connection, &record, context).await?;
@@ -110,7 +110,8 @@ async fn look(connection: &Connection, status: &mut ConnectionStatus, record: &m
             return Ok(());
         }
     }
-    remove(&name, context).await
+    context.delete::<Job>(&name).await?;
+    Ok(())
 }
 
 async fn settle(connection: &Connection, status: &mut ConnectionStatus, record: &mut ProbeRecord, report: &TaskReport, context: &Context) {
@@ -160,14 +161,6 @@ fn fail(record: &mut ProbeRecord) {
 fn is_failed(job: &Job) -> bool {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Failed" && condition.status == "True")
-}
-
-async fn remove(name: &str, context: &Context) -> Result<(), Failure> {
-    match context.api::<Job>().delete(name, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(()),
-    }
 }
 
 /// What a task's pod said at its end.

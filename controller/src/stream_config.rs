@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -204,11 +204,7 @@ async fn trim_history(config: &StreamConfig, streams: &[Stream], context: &Conte
     let ended: Vec<&Stream> = streams.iter().filter(|stream| phase(stream).is_terminal()).collect();
     let surplus = ended.len().saturating_sub(config.spec.history_limit as usize);
     for stream in ended.into_iter().take(surplus) {
-        match context.api::<Stream>().delete(&stream.name_any(), &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error.into()),
-        }
+        context.delete::<Stream>(&stream.name_any()).await?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! What the cluster holds of a stream, and what is changed there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource as _, ResourceExt as _};
 use millrace_core::task::TaskReport;
+use millrace_core::{Error, Kind};
 use millrace_crds::{DesiredState, Stream, StreamStatus};
 use serde_json::json;
 
@@ -16,6 +17,9 @@ use super::build::{ATTEMPT_LABEL, Built, STREAM_LABEL};
 use crate::context::{Context, FIELD_MANAGER, Failure};
 use crate::names::label;
 use crate::trouble::{self, Trouble};
+
+/// The pods of a stream that is deleted may take so long to end before somebody is told.
+const PODS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A stream's newest attempt as the cluster shows it.
 #[derive(Debug, Default)]
@@ -99,24 +103,17 @@ pub(super) async fn delete_job(observed: &Observed, context: &Context) -> Result
     if is_over || job.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    delete(&job.name_any(), context).await
+    context.delete::<Job>(&job.name_any()).await?;
+    Ok(())
 }
 
 /// Deletes the Jobs of all attempts, also of one that a controller has made and died before it could say so; their pods go with them.
 pub(super) async fn delete_jobs(stream: &Stream, context: &Context) -> Result<(), Failure> {
     let selector = ListParams::default().labels(&of_stream(stream));
     for job in context.api::<Job>().list(&selector).await?.items {
-        delete(&job.name_any(), context).await?;
+        context.delete::<Job>(&job.name_any()).await?;
     }
     Ok(())
-}
-
-async fn delete(job: &str, context: &Context) -> Result<(), Failure> {
-    match context.api::<Job>().delete(job, &DeleteParams::background()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// A worker that does not obey a stop in time loses its pod.
@@ -136,16 +133,20 @@ pub(super) async fn hurry_stop(stream: &Stream, observed: &Observed, context: &C
     Ok(())
 }
 
-/// Returns once no pod of the stream is left.
+/// Returns once no pod of the stream is left, or says which one is.
 pub(super) async fn wait_for_pods(stream: &Stream, context: &Context) -> Result<(), Failure> {
     let selector = ListParams::default().labels(&of_stream(stream));
-    for _ in 0..300 {
-        if context.api::<Pod>().list(&selector).await?.items.is_empty() {
-            break;
+    let deadline = Instant::now() + PODS_PATIENCE;
+    loop {
+        let pods = context.api::<Pod>().list(&selector).await?.items;
+        let Some(pod) = pods.first() else { return Ok(()) };
+        if Instant::now() > deadline {
+            let text = format!("the pod `{}` has not ended yet; where its node is lost, delete the pod with --force", pod.name_any());
+            context.event(stream, true, "WorkerRemains", &text).await;
+            return Err(Error::new(Kind::TimedOut, text).into());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    Ok(())
 }
 
 /// Writes a stream's status, unless it says what is there already.
