@@ -1,6 +1,8 @@
 //! API keys of a cluster: hashes in one Secret, changed by whoever read it last, so that two replicas cannot undo each other's change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{failed, is_conflict};
+use crate::fresh::Fresh;
 
 const NAME: &str = "millrace-keys";
 const DATA: &str = "keys.json";
@@ -25,7 +28,10 @@ const TRIES: u32 = 20;
 
 /// Keys of one namespace.
 #[derive(Clone)]
-pub struct ClusterKeys(Api<Object>);
+pub struct ClusterKeys {
+    object: Api<Object>,
+    all: Fresh<Vec<Entry>>,
+}
 
 /// A stored key, without the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +55,7 @@ pub struct Entry {
 impl ClusterKeys {
     /// The keys of a namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self(Api::namespaced(client, namespace))
+        Self { object: Api::namespaced(client, namespace), all: Fresh::new(Duration::ZERO) }
     }
 
     /// The keys of a namespace of the cluster that this process runs in or its `KUBECONFIG` names.
@@ -98,26 +104,26 @@ impl ClusterKeys {
     /// All keys, oldest first.
     ///
     /// # Errors
-    /// Those of the cluster.
-    pub async fn list(&self) -> Result<Vec<Entry>> {
-        Ok(entries(self.0.get_opt(NAME).await.map_err(failed)?.as_ref()))
+    /// Those of the cluster; [`Kind::ProtocolViolated`] if they are not readable.
+    pub async fn list(&self) -> Result<Arc<Vec<Entry>>> {
+        self.all.get(async || entries(self.object.get_opt(NAME).await.map_err(failed)?.as_ref())).await
     }
 
     /// Reads, changes and writes until nobody else has written in between. The change says whether there is anything to write.
     async fn change(&self, mut change: impl FnMut(&mut Vec<Entry>) -> Result<bool>) -> Result<()> {
         for _ in 0..TRIES {
-            let found = self.0.get_opt(NAME).await.map_err(failed)?;
-            let mut all = entries(found.as_ref());
+            let found = self.object.get_opt(NAME).await.map_err(failed)?;
+            let mut all = entries(found.as_ref())?;
             if !change(&mut all)? {
                 return Ok(());
             }
             let text = serde_json::to_vec(&all).map_err(|error| Error::internal("keys have no JSON form").because(error))?;
             let data = Some(BTreeMap::from([(DATA.to_owned(), ByteString(text))]));
             let written = match found {
-                Some(object) => self.0.replace(NAME, &PostParams::default(), &Object { data, ..object }).await,
+                Some(object) => self.object.replace(NAME, &PostParams::default(), &Object { data, ..object }).await,
                 None => {
                     let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-                    self.0.create(&PostParams::default(), &Object { metadata, data, ..Object::default() }).await
+                    self.object.create(&PostParams::default(), &Object { metadata, data, ..Object::default() }).await
                 }
             };
             match written {
@@ -136,7 +142,7 @@ impl ClusterKeys {
         }
         let hash = hash(key);
         let all = self.list().await.map_err(|_| Denial::Unavailable)?;
-        all.into_iter().find(|entry| entry.hash == hash && entry.revoked_at.is_none()).ok_or(Denial::AuthenticationFailed)
+        all.iter().find(|entry| entry.hash == hash && entry.revoked_at.is_none()).cloned().ok_or(Denial::AuthenticationFailed)
     }
 
     /// Lets an installation take a seat.
@@ -208,9 +214,15 @@ impl Entitlement for ClusterKeys {
     }
 }
 
-fn entries(object: Option<&Object>) -> Vec<Entry> {
-    let bytes = object.and_then(|object| object.data.as_ref()?.get(DATA));
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes.0).ok()).unwrap_or_default()
+/// What cannot be read is no empty list: it would be written over by the next key.
+fn entries(object: Option<&Object>) -> Result<Vec<Entry>> {
+    let Some(bytes) = object.and_then(|object| object.data.as_ref()?.get(DATA)) else { return Ok(Vec::new()) };
+    serde_json::from_slice(&bytes.0).map_err(|error| {
+        let text = format!(
+            "`{DATA}` in the Secret `{NAME}` is not a list of keys; restore it from a backup, or delete the Secret to begin with no keys"
+        );
+        Error::new(Kind::ProtocolViolated, text).because(error)
+    })
 }
 
 fn grant(entry: &Entry) -> Grant {
@@ -219,4 +231,25 @@ fn grant(entry: &Entry) -> Grant {
 
 fn hash(key: &Secret) -> String {
     Sha256::digest(key.expose().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn stored(text: &str) -> Object {
+        Object { data: Some(BTreeMap::from([(DATA.to_owned(), ByteString(text.as_bytes().to_vec()))])), ..Object::default() }
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_are_an_error_and_not_none() {
+        assert_eq!(entries(None).unwrap(), []);
+        assert_eq!(entries(Some(&Object::default())).unwrap(), []);
+        assert_eq!(entries(Some(&stored("[]"))).unwrap(), []);
+        for broken in ["", "{}", "[{\"id\": \"key_1\"", "[{\"id\": 1}]"] {
+            let error = entries(Some(&stored(broken))).unwrap_err();
+            assert!(error.message().contains("millrace-keys"), "{broken}: {}", error.message());
+        }
+    }
 }

@@ -12,6 +12,7 @@
 mod answers;
 pub mod drain;
 mod error;
+mod fresh;
 pub mod keys;
 mod orchestrator;
 pub mod ready;

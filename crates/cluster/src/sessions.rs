@@ -17,10 +17,9 @@ use millrace_core::{Error, Result, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::error::{failed, is_conflict, is_missing};
+use crate::fresh::Fresh;
 
 const NAME: &str = "millrace-sessions";
 const TOKEN_BYTES: usize = 32;
@@ -34,11 +33,8 @@ const SPACING: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct ClusterSessions {
     object: Api<Object>,
-    /// What was read last, and when that began.
-    last: Arc<Mutex<Option<(Instant, Entries)>>>,
+    all: Fresh<BTreeMap<String, Entry>>,
 }
-
-type Entries = Arc<BTreeMap<String, Entry>>;
 
 /// What is kept of a session.
 #[derive(Clone, Serialize, Deserialize)]
@@ -54,25 +50,16 @@ struct Entry {
 impl ClusterSessions {
     /// The sessions of a namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { object: Api::namespaced(client, namespace), last: Arc::default() }
+        Self { object: Api::namespaced(client, namespace), all: Fresh::new(SPACING) }
     }
 
-    /// All sessions as they are now. Callers at once share a read, if it begins after they have come.
-    async fn entries(&self) -> Result<Entries> {
-        let came_at = Instant::now();
-        let mut last = self.last.lock().await;
-        if let Some((began_at, entries)) = &*last {
-            if *began_at >= came_at {
-                return Ok(entries.clone());
-            }
-            tokio::time::sleep_until(*began_at + SPACING).await;
-        }
-        let began_at = Instant::now();
-        let data = self.object.get_opt(NAME).await.map_err(failed)?.and_then(|object| object.data).unwrap_or_default();
-        let entries = data.into_iter().filter_map(|(name, bytes)| Some((name, serde_json::from_slice(&bytes.0).ok()?)));
-        let entries = Arc::new(entries.collect());
-        *last = Some((began_at, Arc::clone(&entries)));
-        Ok(entries)
+    /// All sessions as they are now.
+    async fn entries(&self) -> Result<Arc<BTreeMap<String, Entry>>> {
+        let read = async || {
+            let data = self.object.get_opt(NAME).await.map_err(failed)?.and_then(|object| object.data).unwrap_or_default();
+            Ok(data.into_iter().filter_map(|(name, bytes)| Some((name, serde_json::from_slice(&bytes.0).ok()?))).collect())
+        };
+        self.all.get(read).await
     }
 
     /// Adds and removes entries, each by itself, so that servers do not undo each other's change.
