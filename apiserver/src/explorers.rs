@@ -3,6 +3,7 @@
 //! ```text
 //!  request ─▶ permit of the connection ─▶ pool of (connection as it is now, database) ─▶ Lease ─▶ Explorer
 //!                                                                 dropped in the middle of a call: cancelled at the server, thrown away
+//!                                                                 dropped after a user's own statements: reset, then back in the pool
 //! ```
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a request waits for a session.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a session may take to forget what a user's own statements left in it.
+const TIDYING: Duration = Duration::from_secs(10);
 /// How often idle sessions are looked for, at most.
 const SWEEP: Duration = Duration::from_secs(15);
 /// Pools and permits that are remembered.
@@ -80,11 +83,7 @@ impl managed::Manager for Door {
     }
 
     async fn recycle(&self, room: &mut Room, _: &Metrics) -> RecycleResult<Error> {
-        if room.is_dirty {
-            room.explorer.reset().await.map_err(RecycleError::Backend)?;
-            room.is_dirty = false;
-        }
-        if room.explorer.is_reusable() { Ok(()) } else { Err(RecycleError::message("the session is not at rest")) }
+        if !room.is_dirty && room.explorer.is_reusable() { Ok(()) } else { Err(RecycleError::message("the session is not at rest")) }
     }
 }
 
@@ -134,7 +133,7 @@ impl Explorers {
             _ => busy(),
         })?;
         let canceller = Arc::from(room.explorer.canceller());
-        Ok(Lease { room: Some(room), canceller, is_at_rest: true, _permit: permit })
+        Ok(Lease { room: Some(room), canceller, is_at_rest: true, permit: Some(permit) })
     }
 }
 
@@ -170,7 +169,7 @@ pub(crate) struct Lease {
     room: Option<Object<Door>>,
     canceller: Arc<dyn Canceller>,
     is_at_rest: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -195,7 +194,7 @@ impl Lease {
             matches!(error.kind(), Kind::TimedOut | Kind::Cancelled | Kind::ConnectionLost | Kind::ProtocolViolated | Kind::Internal)
         };
         // One that is in the middle of an answer goes now: in the pool it would hold its locks until somebody else wants it. What a user's own statements leave
-        // is no such thing: it is reset for whoever comes next.
+        // can be undone, see below.
         let is_over = self.room.as_ref().is_some_and(|room| room.is_dirty || room.explorer.is_reusable());
         self.is_at_rest = is_over && !outcome.as_ref().is_err_and(is_broken);
         outcome
@@ -209,21 +208,41 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_at_rest {
+        let Some(mut room) = self.room.take() else { return };
+        if self.is_at_rest && !room.is_dirty {
             return;
         }
-        if let Some(room) = self.room.take() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            drop(Object::take(room));
+            return;
+        };
+        let canceller = self.canceller.clone();
+        if !self.is_at_rest {
             // What the session is in the middle of is unknown: nobody gets it again.
             drop(Object::take(room));
+            runtime.spawn(cancel(canceller));
+            return;
         }
-        let canceller = self.canceller.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = canceller.cancel().await {
-                    tracing::debug!(error = %error.chain(), "a statement could not be ended at its server");
+        // Now, not when somebody wants it next: a transaction that was left open holds its locks until then.
+        let permit = self.permit.take();
+        runtime.spawn(async move {
+            match within(TIDYING, room.explorer.reset()).await {
+                Ok(()) => room.is_dirty = false,
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "a session that was used could not be reset; it is closed");
+                    drop(Object::take(room));
+                    cancel(canceller).await;
                 }
-            });
-        }
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Ends what a session runs at its server, though the session is gone.
+async fn cancel(canceller: Arc<dyn Canceller>) {
+    if let Err(error) = canceller.cancel().await {
+        tracing::debug!(error = %error.chain(), "a statement could not be ended at its server");
     }
 }
 

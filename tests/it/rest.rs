@@ -38,6 +38,7 @@ suite! { open:
     ide::pages_hold_every_row_once_in_the_order_asked_for,
     ide::edits_hit_the_named_row_or_nothing,
     ide::statements_answer_one_by_one_until_one_fails,
+    ide::statements_leave_no_lock_behind,
     ide::definitions_are_seen_at_once,
     ide::objects_are_found_from_the_list_of_connections,
     ide::statistics_are_made_and_remembered,

@@ -120,9 +120,9 @@ async fn run(state: AppState, place: Place, trail: Trail, lease: Lease, JsonBody
     let numbers = crate::wire::data::numbers(request.numbers.as_deref())?;
     let (sender, mut receiver) = mpsc::channel(AHEAD);
     let results = Results::new(numbers, sender.clone());
-    let running = Running { state, place, trail, lease, request, results, reader: Some(sender), deadline: DEADLINE };
+    let running = Running { state, place, trail, request, results, reader: Some(sender), deadline: DEADLINE };
     // In a task of its own: it goes on while the response is on its way, and ends when nobody reads it any more.
-    let task = tokio::spawn(running.run());
+    let task = tokio::spawn(running.run(lease));
     match receiver.recv().await {
         Some(first) => Ok(streamed(first, receiver, task)),
         None => match task.await {
@@ -142,7 +142,7 @@ pub(crate) async fn read_only(state: &AppState, place: Place, reading: Reading<'
     let lease = place.lease(state).await?;
     let results = Results::new(Numbers::default(), sender);
     let running =
-        Running { state: state.clone(), place, trail: Trail::default(), lease, request, results, reader: None, deadline: reading.deadline };
+        Running { state: state.clone(), place, trail: Trail::default(), request, results, reader: None, deadline: reading.deadline };
     let gather = async {
         let mut text = Vec::new();
         while let Some(chunk) = receiver.recv().await {
@@ -154,7 +154,7 @@ pub(crate) async fn read_only(state: &AppState, place: Place, reading: Reading<'
         }
         Ok(text)
     };
-    let ran = async { running.run().await.map_err(|failed| failed.error) };
+    let ran = async { running.run(lease).await.map_err(|failed| failed.error) };
     let ((), text) = tokio::try_join!(ran, gather)?;
     serde_json::from_slice(&text).map_err(|error| Error::internal("a result has another form").because(error).into())
 }
@@ -172,7 +172,6 @@ struct Running {
     state: AppState,
     place: Place,
     trail: Trail,
-    lease: Lease,
     request: SqlRequest,
     results: Results,
     /// Closed when the client goes away, which ends the statement and not what is recorded of it.
@@ -188,7 +187,7 @@ struct Failed {
 }
 
 impl Running {
-    async fn run(mut self) -> Result<(), Failed> {
+    async fn run(mut self, mut lease: Lease) -> Result<(), Failed> {
         let wanted = RunRequest {
             sql: std::mem::take(&mut self.request.query),
             max_rows: self.request.max_rows.unwrap_or(DEFAULT_ROWS),
@@ -196,7 +195,7 @@ impl Running {
         };
         let started = Instant::now();
         let reader = self.reader.take();
-        let ran = match self.lease.explorer_for_user() {
+        let ran = match lease.explorer_for_user() {
             Ok(explorer) => tokio::select! {
                 ran = within(self.deadline, explorer.run(&wanted, &mut self.results)) => ran,
                 () = left(reader.as_ref()) => Err(Error::new(Kind::Cancelled, "the client has gone away")),
@@ -204,14 +203,15 @@ impl Running {
             Err(error) => Err(error),
         };
         drop(reader);
-        let ran = self.lease.settle(ran);
+        let ran = lease.settle(ran);
+        // What is recorded is the text as it came. What they left behind, or are in the middle of, ends before anything is written down.
+        lease.statements();
+        drop(lease);
         let duration = started.elapsed().as_millis() as u64;
         // What was defined is defined, even if a later statement failed.
         if !self.results.affected().is_empty() {
             catalogs::changed(&self.state, self.place.connection.id.as_str());
         }
-        // What is recorded is the text as it came.
-        self.lease.statements();
         let outcome = ran.as_ref().map(|()| self.results.row_count()).map_err(|error| error.message().to_owned());
         self.record(&wanted.sql, duration, outcome).await;
         self.trail.statements(self.results.commands(), &sql::without_literals(self.place.connection.engine, &wanted.sql));
