@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 use millrace_apiserver::SharedAnswers as _;
-use millrace_bus::{Nats, NatsConfig};
+use millrace_bus::{Nats, NatsConfig, Remembered};
 use millrace_cluster::ClusterAnswers;
 use millrace_tests::servers::start_nats;
 use millrace_tests::suites::rest::resend;
@@ -25,20 +25,8 @@ async fn servers_of_a_cluster_find_each_others_answers_sealed() {
     };
     let (first, second) = (connect().await, connect().await);
     let secret = [7; 32];
-    let end = std::time::Instant::now() + LONG;
-    let claimed = loop {
-        match first.claim("k1", &secret, b"begun".to_vec()).await {
-            Ok(claimed) => break claimed,
-            Err(error) => assert!(std::time::Instant::now() < end, "{}", error.chain()),
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    };
-    assert!(claimed);
-    let end = std::time::Instant::now() + LONG;
-    while let Err(error) = second.read("k1", &secret).await {
-        assert!(std::time::Instant::now() < end, "{}", error.chain());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until(async || first.claim("k1", &secret, b"begun".to_vec()).await.is_ok_and(|claimed| claimed)).await;
+    until(async || second.read("k1", &secret).await.is_ok()).await;
     assert!(!second.claim("k1", &secret, b"mine".to_vec()).await.unwrap());
     assert_eq!(second.read("k1", &secret).await.unwrap().unwrap(), b"begun");
     first.write("k1", &secret, b"done".to_vec()).await.unwrap();
@@ -47,6 +35,54 @@ async fn servers_of_a_cluster_find_each_others_answers_sealed() {
     first.forget("k1").await.unwrap();
     assert_eq!(second.read("k1", &secret).await.unwrap(), None);
     assert!(second.claim("k1", &secret, b"again".to_vec()).await.unwrap(), "a key that was freed can be claimed");
+}
+
+/// Asks again until it is so: a client connects anew when it likes.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let end = std::time::Instant::now() + LONG;
+    while !is_so().await {
+        assert!(std::time::Instant::now() < end, "it never is");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_servers_share_only_rise_and_buckets_that_are_lost_are_made_again() {
+    let mut nats = tokio::task::spawn_blocking(start_nats).await.unwrap().unwrap();
+    let connect = async || {
+        let config = NatsConfig { url: format!("nats://127.0.0.1:{}", nats.port), token: None, namespace: "it".into() };
+        let nats = Nats::connect(&config, "test").await.unwrap();
+        nats.connected(LONG).await;
+        Remembered::new(nats, "numbers", LONG)
+    };
+    let (first, second) = (connect().await, connect().await);
+    assert_eq!(second.number("n").await.unwrap(), 0);
+    // In whatever order they come, the highest one stays.
+    let raise = async |store: &Remembered, numbers: [u64; 4]| {
+        for number in numbers {
+            store.raise("n", number).await.unwrap();
+            assert!(second.number("n").await.unwrap() >= number);
+        }
+    };
+    tokio::join!(raise(&first, [3, 9, 1, 7]), raise(&second, [8, 2, 4, 5]));
+    assert_eq!(second.number("n").await.unwrap(), 9);
+    second.remove("n").await.unwrap();
+    assert_eq!(first.number("n").await.unwrap(), 0);
+    first.raise("n", 2).await.unwrap();
+    assert_eq!(second.number("n").await.unwrap(), 2);
+
+    nats = tokio::task::spawn_blocking(move || {
+        nats.kill();
+        nats.forget_streams();
+        nats.start_again().unwrap();
+        nats
+    })
+    .await
+    .unwrap();
+    until(async || first.raise("n", 5).await.is_ok()).await;
+    until(async || second.number("n").await.is_ok()).await;
+    assert_eq!(second.number("n").await.unwrap(), 5);
+    drop(nats);
 }
 
 /// The first event of a stream that holds data: its id, its name, its data.
