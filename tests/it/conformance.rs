@@ -1,6 +1,8 @@
 //! Every implementation keeps its trait's contract.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_bus::{LocalBus, Nats, NatsConfig};
 use millrace_cluster::ClusterStore;
@@ -10,6 +12,7 @@ use millrace_core::connection::Engine;
 use millrace_core::connector::Scope;
 use millrace_core::federation::{FederatedQuery, QueryTier, Want};
 use millrace_core::store::ConfigStore;
+use millrace_core::stream::{Stream, StreamState};
 use millrace_core::{Kind, Secret};
 use millrace_query::{ChildQueryTier, QueryLimits, RemoteConfig, RemoteQueryTier, RemoteServer};
 use millrace_standalone::allow_all::AllowAll;
@@ -22,7 +25,7 @@ use millrace_tests::dataset::products;
 use millrace_tests::entitlement_service::EntitlementService;
 use millrace_tests::process::binary;
 use millrace_tests::proxy::FaultProxy;
-use millrace_tests::servers::{Server, shared};
+use millrace_tests::servers::{Server, shared, start_nats};
 use millrace_tests::suites;
 use millrace_tests::tls::Certificates;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,44 @@ async fn the_store_of_a_cluster() {
     let nats = Nats::connect(&nowhere, "tests").await.unwrap();
     let store = ClusterStore::connect(Some(&server.kubeconfig().unwrap()), "default", nats, 4).await.unwrap();
     suites::config_store::conformance(Arc::new(store)).await;
+}
+
+/// Two servers of a cluster, of which the second hears everything late.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_server_of_a_cluster_has_written_a_slow_one_answers_at_once() {
+    const LATE: Duration = Duration::from_millis(150);
+    let Some(server) = crate::crds::server().await else { return };
+    let nats = tokio::task::spawn_blocking(start_nats).await.unwrap().unwrap();
+    let proxy = FaultProxy::start("127.0.0.1", server.port()).await.unwrap();
+    let store = async |kubeconfig: PathBuf| {
+        let config = NatsConfig { url: format!("nats://127.0.0.1:{}", nats.port), token: None, namespace: "default".to_owned() };
+        let nats = Nats::connect(&config, "tests").await.unwrap();
+        nats.connected(Duration::from_secs(30)).await;
+        ClusterStore::connect(Some(&kubeconfig), "default", nats, 4).await.unwrap()
+    };
+    let writer = store(server.kubeconfig().unwrap()).await;
+    let reader = store(server.kubeconfig_through(proxy.port).unwrap()).await;
+    let engine = connector(Engine::PostgreSql).unwrap();
+    let connection = suites::session::connection(engine, &shared().await.postgres, None);
+    let config = suites::config_store::config(&connection, &connection);
+    writer.create_connection(&connection).await.unwrap();
+    writer.create_config(&config).await.unwrap();
+    let states = async || reader.streams(None).await.unwrap().into_iter().map(|stream| stream.state).collect::<Vec<_>>();
+    for round in 0..8 {
+        // The first rounds are for the watches to begin.
+        if round == 4 {
+            proxy.delay(LATE);
+        }
+        let stream = suites::config_store::stream(&config);
+        writer.create_stream(&stream).await.unwrap();
+        assert_eq!(states().await.len(), 1, "round {round}");
+        writer.update_stream(&Stream { state: StreamState::Finished, ..stream.clone() }).await.unwrap();
+        assert_eq!(reader.stream(&stream.id).await.unwrap().state, StreamState::Finished, "round {round}");
+        writer.delete_stream(&stream.id).await.unwrap();
+        let gone = reader.stream(&stream.id).await.map_err(|error| error.kind());
+        assert_eq!(gone.err(), Some(Kind::NotFound), "round {round}");
+        assert!(states().await.is_empty(), "round {round}");
+    }
 }
 
 #[tokio::test]
@@ -201,7 +242,7 @@ async fn the_remote_query_tier_is_neither_asked_nor_believed_without_proof() {
     // A peer that connects and says nothing keeps nobody waiting.
     let address = url.strip_prefix("https://").unwrap();
     let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
-    let asked = tokio::time::timeout(std::time::Duration::from_secs(4), ask("a-token", &certificates.ca)).await;
+    let asked = tokio::time::timeout(Duration::from_secs(4), ask("a-token", &certificates.ca)).await;
     assert!(asked.expect("a silent peer blocks").is_ok());
 }
 

@@ -7,10 +7,13 @@ use millrace_core::Result;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// What was read last, and when that began. Whatever a caller gets was read after it had come, so that a change which it knows of is in it; callers at once share
+/// When a read began, and what it answered.
+type Read<T> = (Instant, Arc<T>);
+
+/// What was read last. Whatever a caller gets was read after it had come, so that a change which it knows of is in it; callers at once share
 /// one read, so that a flood of them is none for the cluster.
 pub(crate) struct Fresh<T> {
-    last: Arc<Mutex<Option<(Instant, Arc<T>)>>>,
+    last: Arc<Mutex<Option<Read<T>>>>,
     spacing: Duration,
 }
 
@@ -26,11 +29,11 @@ impl<T> Fresh<T> {
         Self { last: Arc::default(), spacing }
     }
 
-    /// What the read answers, or what one for somebody else did that began after this call.
+    /// What the read answers, if it is done, or what one for somebody else did that began after this call.
     ///
     /// # Errors
     /// Those of the read; the next caller in the queue tries again.
-    pub(crate) async fn get(&self, read: impl AsyncFnOnce() -> Result<T>) -> Result<Arc<T>> {
+    pub(crate) async fn get(&self, read: impl Future<Output = Result<T>>) -> Result<Arc<T>> {
         let came_at = Instant::now();
         let mut last = self.last.lock().await;
         if let Some((began_at, value)) = &*last {
@@ -40,7 +43,7 @@ impl<T> Fresh<T> {
             tokio::time::sleep_until(*began_at + self.spacing).await;
         }
         let began_at = Instant::now();
-        let value = Arc::new(read().await?);
+        let value = Arc::new(read.await?);
         *last = Some((began_at, Arc::clone(&value)));
         Ok(value)
     }
@@ -64,24 +67,24 @@ mod tests {
             Ok(number)
         };
         // The first one's read began before the others came; theirs is the second.
-        let first = fresh.get(read);
+        let first = fresh.get(read());
         let others = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            futures::future::join_all((0..50).map(|_| fresh.get(read))).await
+            futures::future::join_all((0..50).map(|_| fresh.get(read()))).await
         };
         let (first, others) = tokio::join!(first, others);
         assert_eq!(*first.unwrap(), 0);
         assert!(others.into_iter().all(|other| *other.unwrap() == 1));
         assert_eq!(reads.load(Ordering::SeqCst), 2);
         // Nothing is remembered for those who come later.
-        assert_eq!(*fresh.get(read).await.unwrap(), 2);
+        assert_eq!(*fresh.get(read()).await.unwrap(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_read_is_tried_again_by_the_next_caller() {
         let fresh = Fresh::new(Duration::ZERO);
-        fresh.get(async || Err::<u8, _>(Error::internal("no"))).await.unwrap_err();
-        assert_eq!(*fresh.get(async || Ok(7)).await.unwrap(), 7);
+        fresh.get(async { Err::<u8, _>(Error::internal("no")) }).await.unwrap_err();
+        assert_eq!(*fresh.get(async { Ok(7) }).await.unwrap(), 7);
     }
 
     #[tokio::test(start_paused = true)]
@@ -89,7 +92,7 @@ mod tests {
         let fresh = Fresh::new(Duration::from_millis(20));
         let begun_at = Instant::now();
         for _ in 0..3 {
-            fresh.get(async || Ok(())).await.unwrap();
+            fresh.get(async { Ok(()) }).await.unwrap();
         }
         assert_eq!(begun_at.elapsed(), Duration::from_millis(40));
     }

@@ -106,7 +106,7 @@ impl ClusterKeys {
     /// # Errors
     /// Those of the cluster; [`Kind::ProtocolViolated`] if they are not readable.
     pub async fn list(&self) -> Result<Arc<Vec<Entry>>> {
-        self.all.get(async || entries(self.object.get_opt(NAME).await.map_err(failed)?.as_ref())).await
+        self.all.get(async { entries(self.object.get_opt(NAME).await.map_err(failed)?.as_ref()) }).await
     }
 
     /// Reads, changes and writes until nobody else has written in between. The change says whether there is anything to write.

@@ -55,7 +55,7 @@ impl ClusterSessions {
 
     /// All sessions as they are now.
     async fn entries(&self) -> Result<Arc<BTreeMap<String, Entry>>> {
-        let read = async || {
+        let read = async {
             let data = self.object.get_opt(NAME).await.map_err(failed)?.and_then(|object| object.data).unwrap_or_default();
             Ok(data.into_iter().filter_map(|(name, bytes)| Some((name, serde_json::from_slice(&bytes.0).ok()?))).collect())
         };

@@ -107,13 +107,27 @@ impl ApiServer {
 
     /// A file that `KUBECONFIG` may name: an administrator's way to this server.
     pub fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        self.kubeconfig_to(&self.base, "kubeconfig.json")
+    }
+
+    /// As [`ApiServer::kubeconfig`], by way of a proxy on this port.
+    pub fn kubeconfig_through(&self, port: u16) -> anyhow::Result<PathBuf> {
+        self.kubeconfig_to(&format!("https://localhost:{port}"), &format!("kubeconfig-{port}.json"))
+    }
+
+    /// The port of this machine on which it listens.
+    pub fn port(&self) -> u16 {
+        self.base.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
+    }
+
+    fn kubeconfig_to(&self, base: &str, file: &str) -> anyhow::Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "tests",
-            "clusters": [{"name": "tests", "cluster": {"server": self.base, "certificate-authority-data": BASE64.encode(&self.authority)}}],
+            "clusters": [{"name": "tests", "cluster": {"server": base, "certificate-authority-data": BASE64.encode(&self.authority)}}],
             "users": [{"name": "admin", "user": {"token": self.token}}],
             "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "admin", "namespace": "default"}}],
         });
-        let path = self.dir.join("kubeconfig.json");
+        let path = self.dir.join(file);
         std::fs::write(&path, config.to_string())?;
         Ok(path)
     }

@@ -58,7 +58,8 @@ pub fn config(source: &Connection, target: &Connection) -> StreamConfig {
     StreamConfig { id: ConfigId::mint(), created: 2, spec }
 }
 
-fn stream(config: &StreamConfig) -> Stream {
+/// A run of it that begins.
+pub fn stream(config: &StreamConfig) -> Stream {
     Stream {
         id: StreamId::mint(),
         run_id: RunId::mint(),

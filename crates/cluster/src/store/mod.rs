@@ -28,7 +28,7 @@ use millrace_crds::{CREATED_ANNOTATION, ID_LABEL, NAME_ANNOTATION, ObjectId, obj
 use serde_json::json;
 
 use crate::error::failed;
-use mirror::{Mirror, Mirrored};
+use mirror::{Mark, Mirror, Mirrored};
 
 /// The name under which the API server writes.
 pub(crate) const FIELD_MANAGER: &str = "millrace-apiserver";
@@ -77,10 +77,11 @@ impl Kept for millrace_crds::Stream {
 impl ClusterStore {
     /// The store of a namespace; starts watching it.
     pub fn new(client: Client, namespace: &str, nats: Nats, max_active_streams: usize) -> Self {
+        let [connections, configs, streams] = Mark::of(&nats, ["connections", "streamconfigs", "streams"]);
         Self {
-            connections: Mirror::new(Api::namespaced(client.clone(), namespace)),
-            configs: Mirror::new(Api::namespaced(client.clone(), namespace)),
-            streams: Mirror::new(Api::namespaced(client.clone(), namespace)),
+            connections: Mirror::new(Api::namespaced(client.clone(), namespace), connections),
+            configs: Mirror::new(Api::namespaced(client.clone(), namespace), configs),
+            streams: Mirror::new(Api::namespaced(client.clone(), namespace), streams),
             client,
             namespace: namespace.to_owned(),
             nats,
@@ -175,22 +176,28 @@ impl ClusterStore {
         found.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no {what} `{id}`")))
     }
 
-    /// The object with this id as the mirror knows it; one that it does not know is asked for.
+    /// The object with this id, from the mirror if it holds all that any server has written.
     pub(crate) async fn glance<K, I>(&self, id: &I, what: &str) -> Result<Arc<K>>
     where
         K: Kept,
         I: ObjectId + PartialEq + std::fmt::Display,
     {
         let is_it = |object: &K| is_there(object) && object_id::<I>(object.meta()).is_ok_and(|found| found == *id);
-        match K::mirror(self).find(is_it) {
-            Some(known) => Ok(known),
-            None => self.find(id, what).await.map(Arc::new),
+        let mirror = K::mirror(self);
+        match mirror.find(is_it) {
+            Some(_) if mirror.is_up_to_date().await => match mirror.find(is_it) {
+                Some(known) => Ok(known),
+                None => self.find(id, what).await.map(Arc::new),
+            },
+            _ => self.find(id, what).await.map(Arc::new),
         }
     }
 
-    /// All objects of a kind that are not being deleted, oldest first, as the mirror knows them.
+    /// All objects of a kind that are not being deleted, oldest first, from the mirror if it holds all that any server has written.
     pub(crate) async fn all<K: Kept>(&self) -> Result<Vec<Arc<K>>> {
-        let Some(mut items) = K::mirror(self).all() else {
+        let mirror = K::mirror(self);
+        let known = if mirror.is_up_to_date().await { mirror.all() } else { None };
+        let Some(mut items) = known else {
             return Ok(self.all_now::<K>().await?.into_iter().map(Arc::new).collect());
         };
         items.retain(|item| is_there(&**item));
