@@ -1,7 +1,6 @@
 //! The whole on a real cluster: API server, scheduler, kubelet, pods. `./x it cluster` starts one and names it in `KUBECONFIG`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod apiservers;
 mod chart;
 mod conformance;
 mod fleet;
