@@ -70,6 +70,11 @@ async fn what_one_server_of_a_cluster_has_written_a_slow_one_answers_at_once() {
     for round in 0..8 {
         // The first rounds are for the watches to begin.
         if round == 4 {
+            // Nobody is asked where nothing is new.
+            proxy.hold();
+            let remembered = tokio::time::timeout(Duration::from_secs(20), states()).await;
+            assert!(remembered.expect("the cluster is asked").is_empty());
+            proxy.release();
             proxy.delay(LATE);
         }
         let stream = suites::config_store::stream(&config);

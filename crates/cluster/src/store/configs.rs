@@ -117,13 +117,14 @@ impl ClusterStore {
             return Err(Error::new(Kind::Conflict, "a stream of this config is active; stop it first").field("stream_state"));
         }
         for stream in own {
-            match self.api::<Stream>().delete(&stream.name_any(), &DeleteParams::default()).await {
+            let leaving = match self.api::<Stream>().delete(&stream.name_any(), &DeleteParams::default()).await {
                 Err(error) if !is_missing(&error) => return Err(failed(error)),
-                _ => Stream::mirror(self).removed(&stream.metadata).await,
-            }
+                answer => answer.ok().and_then(|answer| answer.left()),
+            };
+            Stream::mirror(self).removed(&stream.metadata, leaving.as_ref()).await;
         }
-        self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map_err(failed)?;
-        Object::mirror(self).removed(&object.metadata).await;
+        let leaving = self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map_err(failed)?.left();
+        Object::mirror(self).removed(&object.metadata, leaving.as_ref()).await;
         Ok(())
     }
 

@@ -142,8 +142,8 @@ impl ClusterStore {
         if let Some(config) = self.all_now::<StreamConfig>().await?.iter().find(|config| uses(config)) {
             return Err(Error::new(Kind::Conflict, format!("the stream config `{}` uses this connection", config.spec.name)));
         }
-        self.api::<Object>().delete(&name, &DeleteParams::default()).await.map_err(failed)?;
-        Object::mirror(self).removed(&object.metadata).await;
+        let leaving = self.api::<Object>().delete(&name, &DeleteParams::default()).await.map_err(failed)?.left();
+        Object::mirror(self).removed(&object.metadata, leaving.as_ref()).await;
         Ok(())
     }
 

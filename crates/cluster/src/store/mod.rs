@@ -2,6 +2,7 @@
 
 mod configs;
 mod connections;
+mod mark;
 mod mirror;
 mod streams;
 
@@ -28,7 +29,8 @@ use millrace_crds::{CREATED_ANNOTATION, ID_LABEL, NAME_ANNOTATION, ObjectId, obj
 use serde_json::json;
 
 use crate::error::failed;
-use mirror::{Mark, Mirror, Mirrored};
+use mark::Mark;
+use mirror::{Mirror, Mirrored};
 
 /// The name under which the API server writes.
 pub(crate) const FIELD_MANAGER: &str = "millrace-apiserver";

@@ -127,8 +127,8 @@ impl ClusterStore {
         if !phase(&object).is_terminal() {
             return Err(Error::new(Kind::Conflict, "the stream is active; stop it first").field("stream_state"));
         }
-        self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map_err(failed)?;
-        Object::mirror(self).removed(&object.metadata).await;
+        let leaving = self.api::<Object>().delete(&object.name_any(), &DeleteParams::default()).await.map_err(failed)?.left();
+        Object::mirror(self).removed(&object.metadata, leaving.as_ref()).await;
         Ok(())
     }
 
