@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_core::Result;
+use millrace_core::{Error, Kind, Result};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+/// How long a read may take. Everybody waits for it.
+const WITHIN: Duration = Duration::from_secs(5);
+
 /// When a read began, and what it answered.
-type Read<T> = (Instant, Arc<T>);
+type Read<T> = (Instant, Result<Arc<T>, (Kind, String)>);
 
 /// What was read last. Whatever a caller gets was read after it had come, so that a change which it knows of is in it; callers at once share
 /// one read, so that a flood of them is none for the cluster.
@@ -32,20 +35,22 @@ impl<T> Fresh<T> {
     /// What the read answers, if it is done, or what one for somebody else did that began after this call.
     ///
     /// # Errors
-    /// Those of the read; the next caller in the queue tries again.
+    /// Those of the read; [`Kind::TimedOut`] if it takes longer than 5 s. Callers at once share an error, too.
     pub(crate) async fn get(&self, read: impl Future<Output = Result<T>>) -> Result<Arc<T>> {
         let came_at = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some((began_at, value)) = &*last {
+        if let Some((began_at, outcome)) = &*last {
             if *began_at >= came_at {
-                return Ok(Arc::clone(value));
+                return outcome.clone().map_err(|(kind, text)| Error::new(kind, text));
             }
             tokio::time::sleep_until(*began_at + self.spacing).await;
         }
         let began_at = Instant::now();
-        let value = Arc::new(read.await?);
-        *last = Some((began_at, Arc::clone(&value)));
-        Ok(value)
+        let slow = || Error::new(Kind::TimedOut, format!("there was no answer within {} s", WITHIN.as_secs()));
+        let outcome = tokio::time::timeout(WITHIN, read).await.unwrap_or_else(|_| Err(slow())).map(Arc::new);
+        let shared = outcome.as_ref().map(Arc::clone).map_err(|error| (error.kind(), error.message().to_owned()));
+        *last = Some((began_at, shared));
+        outcome
     }
 }
 
@@ -53,8 +58,6 @@ impl<T> Fresh<T> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use millrace_core::Error;
 
     use super::*;
 
@@ -85,6 +88,16 @@ mod tests {
         let fresh = Fresh::new(Duration::ZERO);
         fresh.get(async { Err::<u8, _>(Error::internal("no")) }).await.unwrap_err();
         assert_eq!(*fresh.get(async { Ok(7) }).await.unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_without_an_answer_holds_nobody_up_for_long() {
+        let (fresh, begun_at) = (Fresh::<u8>::new(Duration::ZERO), Instant::now());
+        let ask = || fresh.get(std::future::pending());
+        let kinds = futures::future::join_all((0..50).map(|_| ask())).await.into_iter().map(|answer| answer.unwrap_err().kind());
+        assert!(kinds.into_iter().all(|kind| kind == Kind::TimedOut));
+        // The first one's, and the one that all others share.
+        assert_eq!(begun_at.elapsed(), 2 * WITHIN);
     }
 
     #[tokio::test(start_paused = true)]
