@@ -16,11 +16,14 @@ use millrace_core::explore::{Canceller, Explorer};
 use millrace_core::{Error, Kind, Result};
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 /// How long a request waits for a session.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a session may take to forget what a user's own statements left in it.
 const TIDYING: Duration = Duration::from_secs(10);
+/// How long whoever gives a session back waits for that.
+const END: Duration = Duration::from_secs(1);
 /// How often idle sessions are looked for, at most.
 const SWEEP: Duration = Duration::from_secs(15);
 /// Pools and permits that are remembered.
@@ -206,42 +209,53 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Some(mut room) = self.room.take() else { return };
+impl Lease {
+    /// Gives the session back, and returns once nothing is left of what a user's own statements did in it; not later than after a second.
+    pub(crate) async fn end(mut self) {
+        if let Some(tidying) = self.give_back() {
+            let _ = tokio::time::timeout(END, tidying).await;
+        }
+    }
+
+    fn give_back(&mut self) -> Option<JoinHandle<()>> {
+        let mut room = self.room.take()?;
         if self.is_at_rest && !room.is_dirty {
-            return;
+            return None;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             drop(Object::take(room));
-            return;
+            return None;
         };
         let canceller = self.canceller.clone();
         if !self.is_at_rest {
             // What the session is in the middle of is unknown: nobody gets it again.
             drop(Object::take(room));
-            runtime.spawn(cancel(canceller));
-            return;
+            return Some(runtime.spawn(cancel(canceller)));
         }
         // Now, not when somebody wants it next: a transaction that was left open holds its locks until then.
         let permit = self.permit.take();
-        runtime.spawn(async move {
+        Some(runtime.spawn(async move {
             match within(TIDYING, room.explorer.reset()).await {
                 Ok(()) => room.is_dirty = false,
                 Err(error) => {
                     tracing::debug!(error = %error.chain(), "a session that was used could not be reset; it is closed");
-                    drop(Object::take(room));
+                    drop((Object::take(room), permit));
                     cancel(canceller).await;
                 }
             }
-            drop(permit);
-        });
+        }))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
 /// Ends what a session runs at its server, though the session is gone.
 async fn cancel(canceller: Arc<dyn Canceller>) {
-    if let Err(error) = canceller.cancel().await {
+    if let Err(error) = within(TIDYING, canceller.cancel()).await {
         tracing::debug!(error = %error.chain(), "a statement could not be ended at its server");
     }
 }

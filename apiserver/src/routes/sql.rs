@@ -206,7 +206,7 @@ impl Running {
         let ran = lease.settle(ran);
         // What is recorded is the text as it came. What they left behind, or are in the middle of, ends before anything is written down.
         lease.statements();
-        drop(lease);
+        lease.end().await;
         let duration = started.elapsed().as_millis() as u64;
         // What was defined is defined, even if a later statement failed.
         if !self.results.affected().is_empty() {
