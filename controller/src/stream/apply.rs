@@ -20,6 +20,8 @@ use crate::trouble::{self, Trouble};
 
 /// The pods of a stream that is deleted may take so long to end before somebody is told.
 const PODS_PATIENCE: Duration = Duration::from_secs(60);
+/// They are looked at so often at first.
+const PODS_LOOK: Duration = Duration::from_millis(200);
 
 /// A stream's newest attempt as the cluster shows it.
 #[derive(Debug, Default)]
@@ -133,20 +135,27 @@ pub(super) async fn hurry_stop(stream: &Stream, observed: &Observed, context: &C
     Ok(())
 }
 
-/// Returns once no pod of the stream is left, or says which one is.
+/// Returns once no pod of the stream can write any more, or says which one can.
 pub(super) async fn wait_for_pods(stream: &Stream, context: &Context) -> Result<(), Failure> {
     let selector = ListParams::default().labels(&of_stream(stream));
-    let deadline = Instant::now() + PODS_PATIENCE;
+    let begun_at = Instant::now();
     loop {
         let pods = context.api::<Pod>().list(&selector).await?.items;
-        let Some(pod) = pods.first() else { return Ok(()) };
-        if Instant::now() > deadline {
+        let Some(pod) = pods.iter().find(|pod| !is_over(pod)) else { return Ok(()) };
+        let waited = begun_at.elapsed();
+        if waited > PODS_PATIENCE {
             let text = format!("the pod `{}` has not ended yet; where its node is lost, delete the pod with --force", pod.name_any());
             context.event(stream, true, "WorkerRemains", &text).await;
             return Err(Error::new(Kind::TimedOut, text).into());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep((waited / 10).clamp(PODS_LOOK, 25 * PODS_LOOK)).await;
     }
+}
+
+/// Whether all of a pod's processes have ended for good.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Writes a stream's status, unless it says what is there already.
