@@ -208,6 +208,20 @@ async fn a_reset_takes_back_what_a_user_has_left() {
 }
 
 #[tokio::test]
+async fn a_database_that_a_user_has_chosen_is_not_the_next_ones() {
+    let (database, _) = explored("chosen", &[]).await;
+    let connector = millrace_connectors::connector(Engine::MySql).unwrap();
+    let connection = connection(connector, &shared().await.mysql, None);
+    let mut explorer = connector.explore(&connection, None).await.unwrap();
+    run(&mut explorer, &statements("SELECT 1")).await.1.unwrap();
+    explorer.reset().await.unwrap();
+    assert!(explorer.is_reusable());
+    run(&mut explorer, &statements(&format!("USE {}", database.name))).await.1.unwrap();
+    explorer.reset().await.unwrap_err();
+    assert!(!explorer.is_reusable(), "a session that had no database is not used again");
+}
+
+#[tokio::test]
 async fn files_of_this_machine_are_never_sent() {
     let (database, mut explorer) = explored("local_files", &["CREATE TABLE t (a TEXT)"]).await;
     let file = tempfile::NamedTempFile::new().unwrap();

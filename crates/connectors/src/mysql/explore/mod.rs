@@ -196,8 +196,17 @@ impl Explorer for MySqlExplorer {
         async {
             // A failure leaves the session as it is, so nobody uses it again.
             self.wire().reset().await?;
-            if let Some(database) = self.database.clone() {
-                self.wire().run_text(&format!("USE {}", quote(&database))).await?;
+            match self.database.clone() {
+                Some(database) => {
+                    self.wire().run_text(&format!("USE {}", quote(&database))).await?;
+                }
+                // The server keeps the database that a user has chosen, and there is no way back to none.
+                None => {
+                    let rows = self.wire().query_text("SELECT DATABASE()").await?;
+                    if rows.first().and_then(|row| row.at(0)).is_some() {
+                        return Err(Error::new(Kind::Conflict, "a user has chosen a database in the session, which had none"));
+                    }
+                }
             }
             self.is_clean = true;
             Ok(())
