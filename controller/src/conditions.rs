@@ -4,9 +4,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use millrace_core::Error;
 
-/// Sets a condition; its time changes only with its status.
-pub(crate) fn set(conditions: &mut Vec<Condition>, generation: i64, kind: &str, is_true: bool, reason: &str, message: &str) {
-    let status = if is_true { "True" } else { "False" };
+/// Sets a condition, without a truth if nobody knows; its time changes only with its status.
+pub(crate) fn set(
+    conditions: &mut Vec<Condition>,
+    generation: i64,
+    kind: &str,
+    is_true: impl Into<Option<bool>>,
+    reason: &str,
+    message: &str,
+) {
+    let status = word(is_true.into());
     let observed_generation = Some(generation);
     match conditions.iter_mut().find(|condition| condition.type_ == kind) {
         Some(found) => {
@@ -26,6 +33,15 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, generation: i64, kind: &str, 
             observed_generation,
             last_transition_time: Time(Timestamp::now()),
         }),
+    }
+}
+
+/// A truth as conditions spell it.
+pub(crate) fn word(truth: Option<bool>) -> &'static str {
+    match truth {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
     }
 }
 
@@ -57,6 +73,8 @@ mod tests {
         set(&mut conditions, 2, "Accepted", true, "Valid", "again");
         assert_eq!((conditions.len(), &conditions[0].last_transition_time), (1, &since));
         assert_eq!(conditions[0].observed_generation, Some(2));
+        set(&mut conditions, 2, "Accepted", None, "NobodyLooked", "");
+        assert_eq!(conditions[0].status, "Unknown");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
@@ -15,7 +15,7 @@ use millrace_core::stream::StreamState;
 use millrace_core::task::{TaskKind, TaskReport};
 use millrace_crds::{Connection, ConnectionStatus, PROBE_ANNOTATION, ProbeRecord};
 
-use crate::conditions::set;
+use crate::conditions::{set, word};
 use crate::context::{Context, Failure, RESYNC};
 use crate::names::{joined, label};
 use crate::stream::{apply_built, task_and_job};
@@ -100,12 +100,13 @@ async fn look(connection: &Connection, status: &mut ConnectionStatus, record: &m
             fail(record);
         }
         (None, Some(job)) if is_failed(&job) => {
-            tell(connection, status, false, "ProbeBrokeOff", "the probe's pod ended without an answer", context).await;
+            tell(connection, status, None, "ProbeBrokeOff", "the probe's pod ended without an answer", context).await;
             fail(record);
         }
         (None, Some(job)) => {
             if let Some((word, text)) = trouble::of(&job, &pods, context).await? {
-                tell(connection, status, false, &word, &text, context).await;
+                // Nobody has tried the server: what was known of it may still be so, or not.
+                tell(connection, status, None, &word, &text, context).await;
             }
             return Ok(());
         }
@@ -118,7 +119,7 @@ async fn settle(connection: &Connection, status: &mut ConnectionStatus, record: 
     let text = report.error.clone().unwrap_or_default();
     if report.state == StreamState::Finished {
         status.server_version.clone_from(&report.server_version);
-        tell(connection, status, true, "LoggedIn", &text, context).await;
+        tell(connection, status, Some(true), "LoggedIn", &text, context).await;
         record.is_running = false;
         record.failures = 0;
         record.next_at = None;
@@ -126,7 +127,7 @@ async fn settle(connection: &Connection, status: &mut ConnectionStatus, record: 
     }
     let word = report.kind.clone().unwrap_or_else(|| "Failed".to_owned());
     let text = report.field.as_ref().map_or_else(|| text.clone(), |field| format!("{field}: {text}"));
-    tell(connection, status, false, &word, &text, context).await;
+    tell(connection, status, Some(false), &word, &text, context).await;
     fail(record);
 }
 
@@ -138,16 +139,20 @@ pub(crate) fn refusal(status: &ConnectionStatus, generation: i64) -> Option<Stri
     is_refused.then(|| reachable.message.clone())
 }
 
-/// Says whether the server can be reached; an event tells what is new.
-async fn tell(connection: &Connection, status: &mut ConnectionStatus, is_reachable: bool, word: &str, text: &str, context: &Context) {
-    let state = if is_reachable { "True" } else { "False" };
-    let is_news = |known: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-        known.type_ != "Reachable" || (known.status.as_str(), known.reason.as_str()) != (state, word) || known.message != text
+/// Says whether the server can be reached, as far as a probe knows; an event tells what is new.
+async fn tell(connection: &Connection, status: &mut ConnectionStatus, truth: Option<bool>, reason: &str, text: &str, context: &Context) {
+    let is_known = |known: &Condition| {
+        known.type_ == "Reachable" && (known.status.as_str(), known.reason.as_str()) == (word(truth), reason) && known.message == text
     };
-    if status.conditions.iter().all(is_news) {
-        context.event(connection, !is_reachable, if is_reachable { "Reachable" } else { "Unreachable" }, text).await;
+    if !status.conditions.iter().any(is_known) {
+        let title = match truth {
+            Some(true) => "Reachable",
+            Some(false) => "Unreachable",
+            None => "NotProbed",
+        };
+        context.event(connection, truth != Some(true), title, text).await;
     }
-    set(&mut status.conditions, connection.metadata.generation.unwrap_or(0), "Reachable", is_reachable, word, text);
+    set(&mut status.conditions, connection.metadata.generation.unwrap_or(0), "Reachable", truth, reason, text);
 }
 
 /// The next try comes later after every failure.
