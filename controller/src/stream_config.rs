@@ -29,6 +29,9 @@ use crate::{finalizers, metrics, names};
 /// A definition that waits for something is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// The condition of a definition whose stream cannot begin yet.
+const WAITING: &str = "Waiting";
+
 /// Marks Jobs that clean up after a definition.
 pub(crate) const CLEANUP_LABEL: &str = "millrace.dev/cleanup";
 
@@ -78,8 +81,10 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         Ok(()) => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
         Err((word, text)) => set(&mut status.conditions, generation, "Accepted", false, word, text),
     }
-    if is_accepted && let Some(stream) = lead(&config, &id, &streams, &mut status, &context).await? {
-        streams.push(stream);
+    let turn = if is_accepted { lead(&config, &id, &streams, &mut status, &context).await? } else { Turn::None };
+    let is_waiting = tell_of_turn(&config, &turn, &mut status, &context).await;
+    if let Turn::Begins(stream) = turn {
+        streams.push(*stream);
     }
     let newest = streams.last();
     // Also of streams that the API server made: a number is never used twice.
@@ -97,7 +102,7 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         // Once it is written what they were: the newest may be among them.
         trim_history(&config, &streams, &context).await?;
     }
-    Ok(Action::requeue(if is_accepted { RESYNC } else { LOOK_EVERY }))
+    Ok(Action::requeue(if is_accepted && !is_waiting { RESYNC } else { LOOK_EVERY }))
 }
 
 /// A definition's streams, oldest first.
@@ -130,15 +135,42 @@ async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&
     }))
 }
 
-/// Where the definition owns its stream's life: starts it, or tells it what it should be doing. Answers a stream that was made.
+/// Whether a definition that owns its streams' lives begins one.
+enum Turn {
+    /// There is none to begin.
+    None,
+    /// It was made.
+    Begins(Box<Stream>),
+    /// As many as may be are active.
+    Waits(String),
+}
+
+/// Says that a definition waits, as long as it does; answers whether.
+async fn tell_of_turn(config: &StreamConfig, turn: &Turn, status: &mut StreamConfigStatus, context: &Context) -> bool {
+    let generation = config.metadata.generation.unwrap_or(0);
+    let waited = status.conditions.iter().find(|condition| condition.type_ == WAITING).map(|condition| condition.status == "True");
+    match (turn, waited) {
+        (Turn::Waits(text), waited) => {
+            if waited != Some(true) {
+                context.event(config, false, "Waiting", text).await;
+            }
+            set(&mut status.conditions, generation, WAITING, true, "TooManyStreams", text);
+        }
+        (_, Some(_)) => set(&mut status.conditions, generation, WAITING, false, "NothingToWaitFor", ""),
+        (_, None) => {}
+    }
+    matches!(turn, Turn::Waits(_))
+}
+
+/// Where the definition owns its stream's life: starts it, or tells it what it should be doing.
 async fn lead(
     config: &StreamConfig,
     id: &ConfigId,
     streams: &[Stream],
     status: &mut StreamConfigStatus,
     context: &Context,
-) -> Result<Option<Stream>, Failure> {
-    let Some(state) = config.spec.state else { return Ok(None) };
+) -> Result<Turn, Failure> {
+    let Some(state) = config.spec.state else { return Ok(Turn::None) };
     let active = streams.iter().find(|stream| !phase(stream).is_terminal());
     if let Some(active) = active {
         // A stopped stream stays stopped, whatever is wanted next.
@@ -146,21 +178,19 @@ async fn lead(
             let patch = json!({"spec": {"desired": state}});
             context.api::<Stream>().patch(&active.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
-        return Ok(None);
+        return Ok(Turn::None);
     }
     // The newest stream's copy is surer than the status, which may be written a moment later.
     let carried_out = streams.last().map_or(&status.observed_nonce, |last| &last.spec.config.run_nonce);
     let is_new = streams.is_empty() && status.last_run == 0 || config.spec.run_nonce != *carried_out;
     let is_after_stop = streams.last().is_some_and(|last| phase(last) == StreamState::Stopped);
     if state != DesiredState::Running || !(is_new || is_after_stop) {
-        return Ok(None);
+        return Ok(Turn::None);
     }
     let unfinished = context.api::<Stream>().list(&ListParams::default()).await?.items;
     let unfinished = unfinished.iter().filter(|stream| !phase(stream).is_terminal()).count();
     if unfinished >= context.max_active_streams {
-        let text = format!("{unfinished} streams are active, and no more may be; it starts when one of them ends");
-        set(&mut status.conditions, config.metadata.generation.unwrap_or(0), "Waiting", true, "TooManyStreams", &text);
-        return Ok(None);
+        return Ok(Turn::Waits(format!("{unfinished} streams are active, and no more may be; it starts when one of them ends")));
     }
     let number = streams.iter().map(run_number).max().unwrap_or(0).max(status.last_run) + 1;
     let stream = new_stream(config, id, number);
@@ -169,11 +199,11 @@ async fn lead(
             status.last_run = number;
             status.observed_nonce.clone_from(&config.spec.run_nonce);
             context.event(config, false, "StreamCreated", &format!("`{}` was created", made.name_any())).await;
-            Ok(Some(made))
+            Ok(Turn::Begins(Box::new(made)))
         }
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
             status.last_run = number;
-            Ok(None)
+            Ok(Turn::None)
         }
         Err(error) => Err(error.into()),
     }

@@ -6,9 +6,9 @@ use millrace_tests::servers::kubernetes::{ApiServer, PROGRAM_VARIABLE, kube_prog
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const NAMESPACE: &str = "/apis/millrace.dev/v1alpha1/namespaces/default";
+pub(crate) const NAMESPACE: &str = "/apis/millrace.dev/v1alpha1/namespaces/default";
 
-fn read(path: &str) -> Value {
+pub(crate) fn read(path: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds").join(path);
     serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }

@@ -4,6 +4,7 @@
 mod auth;
 mod clients;
 mod conformance;
+mod controller;
 mod convert;
 mod crds;
 mod explore_mysql;
