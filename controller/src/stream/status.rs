@@ -209,6 +209,11 @@ pub(super) fn attempted(stream: &Stream, status: &mut StreamStatus, attempt: u32
     status.next_attempt_at = None;
     status.phase = Some(status.phase.unwrap_or(StreamState::Ready));
     status.started_at.get_or_insert(Time(Timestamp::now()));
+    let waited = status.conditions.iter().find(|condition| condition.type_ == "Accepted" && condition.status == "False");
+    if waited.is_some_and(|condition| status.message.as_ref() == Some(&condition.message)) {
+        // What it waited for is there.
+        status.message = None;
+    }
     set(&mut status.conditions, generation, "Accepted", true, "Valid", "");
     for kind in ["Finished", "Succeeded"] {
         set(&mut status.conditions, generation, kind, false, "Running", "");
@@ -232,4 +237,34 @@ pub(super) fn waiting(stream: &Stream, status: &mut StreamStatus, problem: &str)
     set(&mut status.conditions, generation, "Finished", false, "Waiting", problem);
     status.message = Some(problem.to_owned());
     status.phase = Some(status.phase.unwrap_or(StreamState::Ready));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stream() -> Stream {
+        serde_json::from_value(json!({
+            "apiVersion": "millrace.dev/v1alpha1", "kind": "Stream", "metadata": {"name": "s", "generation": 1},
+            "spec": {"configRef": {"name": "c", "id": "x", "generation": 1}, "config": {"name": "c", "mode": "convert",
+                "source": {"connections": [{"connection": "a"}]}, "target": {"connection": "b", "spec": {"db": {"database": "d"}}}}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_waited_for_is_told_no_longer_than_that() {
+        let (stream, mut status) = (stream(), StreamStatus::default());
+        waiting(&stream, &mut status, "there is no Connection `a`");
+        assert_eq!(status.message.as_deref(), Some("there is no Connection `a`"));
+        attempted(&stream, &mut status, 1);
+        assert_eq!(status.message, None);
+        // Why the last attempt broke off stays.
+        status.message = Some("attempt 1 broke off".to_owned());
+        attempted(&stream, &mut status, 2);
+        assert_eq!(status.message.as_deref(), Some("attempt 1 broke off"));
+    }
 }
