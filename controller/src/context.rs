@@ -1,6 +1,7 @@
 //! What all reconcilers work with.
 
 use std::collections::HashMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::{ConnectionProbes, ControllerConfig};
 
 /// The name under which the controller applies.
 pub(crate) const FIELD_MANAGER: &str = "millrace-controller";
+/// Bytes of an event's text; the cluster takes 1024.
+const MOST_OF_A_NOTE: usize = 1000;
 /// Objects are looked at again so often without a reason.
 pub(crate) const RESYNC: Duration = Duration::from_secs(300);
 
@@ -52,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) template: PodTemplateSpec,
     pub(crate) max_active_streams: usize,
     pub(crate) connection_probes: ConnectionProbes,
+    /// Held while it is decided whether another stream may begin, and until it is there.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     recorder: Recorder,
     live: Mutex<Live>,
     is_terminating: AtomicBool,
@@ -76,6 +81,7 @@ impl Context {
             template,
             max_active_streams: config.max_active_streams,
             connection_probes: config.connection_probes,
+            turn: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             is_terminating: AtomicBool::new(false),
         })
@@ -144,14 +150,22 @@ impl Context {
         let event = Event {
             type_: if is_warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Reconcile".to_owned(),
+            note: Some(note.get(..note.floor_char_boundary(MOST_OF_A_NOTE)).unwrap_or_default().to_owned()),
+            // Events of the same reason and action are counted as repetitions of the first, whose text they keep.
+            action: format!("Reconcile{:08x}", digest(note)),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::debug!(%error, "an event could not be written");
         }
     }
+}
+
+/// Tells texts apart.
+fn digest(text: &str) -> u32 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    text.hash(&mut hasher);
+    (hasher.finish() & u64::from(u32::MAX)) as u32
 }
 
 /// Whether somebody has asked for hands off.

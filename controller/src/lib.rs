@@ -28,9 +28,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use millrace_bus::{Nats, NatsConfig};
 use millrace_core::{Error, Kind, Result, Secret};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use kube_lease_manager::LeaseManagerBuilder;
@@ -41,6 +43,8 @@ use context::Context;
 const LEASE: &str = "millrace-controller";
 const LEASE_SECONDS: u64 = 12;
 const LEASE_GRACE_SECONDS: u64 = 4;
+/// How often it is asked whose it is.
+const CONFIRM_EVERY: Duration = Duration::from_secs(3);
 /// How long the end waits for the lease to be given back.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end may take to let go what a namespace that is being deleted holds; a pod gets half a minute.
@@ -91,7 +95,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
 
 async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &ControllerConfig, shutdown: CancellationToken) -> Result<()> {
     let lost = |error: kube_lease_manager::LeaseManagerError| Error::new(Kind::Unreachable, "the lease cannot be had").because(error);
-    let manager = LeaseManagerBuilder::new(client, LEASE)
+    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(config.namespace.clone())
         .with_identity(config.identity.clone())
         .with_duration(LEASE_SECONDS)
@@ -117,6 +121,7 @@ async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &Contro
         () = orphans::run(&context) => Ok(()),
         () = namespace::watch(&context) => Ok(()),
         _ = leads.wait_for(|leads| !*leads) => Err(Error::new(Kind::Fenced, "another controller leads now")),
+        error = doubt(&client, config) => Err(error),
         ended = &mut holding => return ended_early(ended),
         () = shutdown.cancelled() => Ok(()),
     };
@@ -126,6 +131,26 @@ async fn lead(client: Client, nats: Nats, context: Arc<Context>, config: &Contro
     drop(leads);
     let _ = tokio::time::timeout(RELEASE_PATIENCE, holding).await;
     result
+}
+
+/// Returns once the lead is somebody else's, or may be: whoever renews the lease here waits for the cluster as long as it takes, and another one counts its time.
+async fn doubt(client: &Client, config: &ControllerConfig) -> Error {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
+    let mut confirmed_at = Instant::now();
+    loop {
+        tokio::time::sleep(CONFIRM_EVERY).await;
+        let asked_at = Instant::now();
+        if let Ok(Ok(lease)) = tokio::time::timeout(CONFIRM_EVERY, leases.get(LEASE)).await {
+            let holder = lease.spec.and_then(|spec| spec.holder_identity);
+            if holder.as_ref() != Some(&config.identity) {
+                return Error::new(Kind::Fenced, "another controller leads now");
+            }
+            confirmed_at = asked_at;
+        }
+        if confirmed_at.elapsed() > Duration::from_secs(LEASE_SECONDS) {
+            return Error::new(Kind::Unreachable, "nobody says any more who leads");
+        }
+    }
 }
 
 fn ended_early<T, E: std::error::Error + Send + Sync + 'static>(

@@ -46,6 +46,11 @@ pub(crate) async fn advance(connection: &Connection, status: &mut ConnectionStat
         record = ProbeRecord { number: record.number + 1, generation, is_running: true, next_at: None, ..record };
         start(connection, &record, context).await?;
     }
+    if record.number > 0 && record.generation != generation && !record.is_running {
+        // Where probes are on request, nobody has tried the server as it is named now.
+        status.server_version = None;
+        tell(connection, status, None, "SpecChanged", "the spec has changed since the last probe", context).await;
+    }
     let wait = match (&record.next_at, record.is_running) {
         (_, true) => LOOK_EVERY,
         (Some(at), false) => Duration::from_secs((at.0.as_second() - Timestamp::now().as_second()).clamp(1, LONGEST_WAIT).unsigned_abs()),

@@ -9,11 +9,13 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource as _, ResourceExt as _};
+use millrace_core::config::check_supported;
 use millrace_core::id::ConfigId;
 use millrace_core::stream::StreamState;
-use millrace_core::{Error, validate};
+use millrace_core::{Error, Kind, validate};
 use millrace_crds::{
     CLEANUP_FINALIZER, ConfigReference, Connection, DeletionPolicy, DesiredState, ID_LABEL, Stream, StreamConfig, StreamConfigStatus,
     StreamSpec, object_id,
@@ -41,7 +43,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let streams: Api<Stream> = context.api();
     let jobs: Api<Job> = context.api();
     Controller::new(configs, watcher::Config::default())
-        .owns(streams, watcher::Config::default())
+        // Also those that nobody owns, by hand or after an orphaning deletion.
+        .watches(streams, watcher::Config::default(), of_stream)
         .watches(jobs, watcher::Config::default().labels(CLEANUP_LABEL), cleanup::of_job)
         .run(|config, context| metrics::measure("StreamConfig", reconcile(config, context)), on_failure, context)
         .for_each(async |result| {
@@ -50,6 +53,16 @@ pub(crate) async fn run(context: Arc<Context>) {
             }
         })
         .await;
+}
+
+/// The definition that a stream is of.
+fn of_stream(stream: Stream) -> Option<ObjectRef<StreamConfig>> {
+    Some(ObjectRef::new(&stream.spec.config_ref.name).within(&stream.namespace()?))
+}
+
+/// The first of several.
+pub(crate) fn first(errors: Vec<Error>) -> Error {
+    errors.into_iter().next().unwrap_or_else(|| Error::internal("an error without a text"))
 }
 
 fn on_failure(config: Arc<StreamConfig>, error: &Failure, _: Arc<Context>) -> Action {
@@ -70,18 +83,24 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
         finalizers::set(&*config, CLEANUP_FINALIZER, is_held, &context).await?;
         return Ok(Action::requeue(LOOK_EVERY));
     }
-    let id: ConfigId = object_id(&config.metadata)?;
+    let id: Result<ConfigId, Error> = object_id(&config.metadata);
     let mut status = config.status.clone().unwrap_or_default();
     let generation = config.metadata.generation.unwrap_or(0);
     status.observed_generation = config.metadata.generation;
     let mut streams = streams_of(&config, &context).await?;
-    let verdict = check(&config, &context).await?;
+    let verdict = match &id {
+        Ok(_) => check(&config, &context).await?,
+        Err(error) => Err(("Invalid", sentence(error))),
+    };
     let is_accepted = verdict.is_ok();
     match &verdict {
         Ok(()) => set(&mut status.conditions, generation, "Accepted", true, "Valid", ""),
         Err((word, text)) => set(&mut status.conditions, generation, "Accepted", false, word, text),
     }
-    let turn = if is_accepted { lead(&config, &id, &streams, &mut status, &context).await? } else { Turn::None };
+    let turn = match &id {
+        Ok(id) if is_accepted => lead(&config, id, &streams, &mut status, &context).await?,
+        _ => Turn::None,
+    };
     let is_waiting = tell_of_turn(&config, &turn, &mut status, &context).await;
     if let Turn::Begins(stream) = turn {
         streams.push(*stream);
@@ -89,11 +108,12 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
     let newest = streams.last();
     // Also of streams that the API server made: a number is never used twice.
     status.last_run = status.last_run.max(newest.map_or(0, run_number));
-    if let Some(newest) = newest {
+    // Of a newer one that somebody has deleted, the status remembers how it ended: nothing is run again for that.
+    if let Some(newest) = newest.filter(|stream| run_number(stream) == status.last_run) {
         status.observed_nonce.clone_from(&newest.spec.config.run_nonce);
+        status.phase = Some(phase(newest).as_str().to_owned());
     }
     status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
-    status.phase = newest.map(|stream| phase(stream).as_str().to_owned());
     cleanup::note_abandoned(&mut status, &streams);
     let is_active = status.active_stream.is_some();
     set(&mut status.conditions, generation, "Progressing", is_active, if is_active { "StreamActive" } else { "Idle" }, "");
@@ -124,13 +144,20 @@ async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&
     let connections = context.api::<Connection>().list(&ListParams::default()).await?.items;
     let spec = config.spec.to_core(|name| {
         let found = connections.iter().find(|connection| connection.metadata.name.as_deref() == Some(name));
-        let missing = || Error::new(millrace_core::Kind::NotFound, format!("there is no Connection `{name}` in this namespace"));
+        let missing = || Error::new(Kind::NotFound, format!("there is no Connection `{name}` in this namespace"));
         object_id(&found.ok_or_else(missing)?.metadata)
     });
     let named = names::check(&config.name_any(), names::MAX_CONFIG);
-    let verdict = named.and(spec).and_then(|spec| validate::check(&spec));
+    let verdict = named.and(spec).and_then(|spec| {
+        validate::check(&spec)?;
+        check_supported(&spec).map_err(first)
+    });
     Ok(verdict.map_err(|error| {
-        let word = if error.kind() == millrace_core::Kind::NotFound { "ReferenceMissing" } else { "Invalid" };
+        let word = match error.kind() {
+            Kind::NotFound => "ReferenceMissing",
+            Kind::NotSupported => "NotSupported",
+            _ => "Invalid",
+        };
         (word, sentence(&error))
     }))
 }
@@ -180,13 +207,17 @@ async fn lead(
         }
         return Ok(Turn::None);
     }
-    // The newest stream's copy is surer than the status, which may be written a moment later.
-    let carried_out = streams.last().map_or(&status.observed_nonce, |last| &last.spec.config.run_nonce);
+    // The newest stream's copy is surer than the status, which may be written a moment later. One that is older than what the status speaks of says nothing.
+    let newest = streams.last().filter(|last| run_number(last) >= status.last_run);
+    let carried_out = newest.map_or(&status.observed_nonce, |last| &last.spec.config.run_nonce);
     let is_new = streams.is_empty() && status.last_run == 0 || config.spec.run_nonce != *carried_out;
-    let is_after_stop = streams.last().is_some_and(|last| phase(last) == StreamState::Stopped);
+    let ended_as = newest.map(|last| phase(last).as_str()).or(status.phase.as_deref());
+    let is_after_stop = status.last_run > 0 && ended_as == Some(StreamState::Stopped.as_str());
     if state != DesiredState::Running || !(is_new || is_after_stop) {
         return Ok(Turn::None);
     }
+    // One definition at a time: of several that look at once, each would find a place.
+    let _turn = context.turn.lock().await;
     let unfinished = context.api::<Stream>().list(&ListParams::default()).await?.items;
     let unfinished = unfinished.iter().filter(|stream| !phase(stream).is_terminal()).count();
     if unfinished >= context.max_active_streams {

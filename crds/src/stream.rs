@@ -112,7 +112,7 @@ pub struct Counters {
     pub rows_read: u64,
     /// Committed at the target.
     pub rows_written: u64,
-    /// Since the last report.
+    /// Since the last count; 0 while nothing moves; of a stream that has ended, over all of it.
     pub rows_per_second: u64,
     /// Read at the source.
     pub bytes: u64,

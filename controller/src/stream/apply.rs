@@ -34,11 +34,22 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// What workers of this attempt said at their end.
+    /// What workers of this attempt said at their end. Once all indexes of the Job have succeeded, what others said is over: their successors made it good.
     pub(super) fn reports(&self) -> Vec<TaskReport> {
-        let containers = self.pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+        let is_complete = self.job_is("Complete");
+        let pods = self.pods.iter().filter(|pod| !is_complete || phase_of(pod) == Some("Succeeded"));
+        let containers = pods.filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
         let messages = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.as_deref());
         messages.filter_map(TaskReport::parse).collect()
+    }
+
+    /// Whether one of the attempt's pods may still write. One that should have been gone for a minute is on a node that is lost; whoever begins next fences it.
+    pub(super) fn has_writer(&self) -> bool {
+        let is_lost = |pod: &Pod| {
+            let due = pod.metadata.deletion_timestamp.as_ref();
+            due.is_some_and(|due| Timestamp::now().as_second() - due.0.as_second() > PODS_PATIENCE.as_secs().cast_signed())
+        };
+        self.pods.iter().any(|pod| !is_over(pod) && !is_lost(pod))
     }
 
     /// Whether the Job has this condition.
@@ -62,7 +73,11 @@ pub(super) async fn observe(stream: &Stream, context: &Context) -> Result<Observ
     let name = format!("{}-{attempt}", stream.name_any());
     let job = context.api::<Job>().get_opt(&name).await?;
     let selector = format!("{},{ATTEMPT_LABEL}={attempt}", of_stream(stream));
-    let pods = context.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
+    let mut pods = context.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
+    if let Some(uid) = job.as_ref().and_then(|job| job.metadata.uid.as_ref()) {
+        // A stream of the same name that was deleted may have left pods.
+        pods.retain(|pod| pod.owner_references().iter().any(|owner| owner.uid == *uid));
+    }
     let obstacle = match &job {
         Some(job) => trouble::of(job, &pods, context).await?,
         None => None,
@@ -154,8 +169,11 @@ pub(super) async fn wait_for_pods(stream: &Stream, context: &Context) -> Result<
 
 /// Whether all of a pod's processes have ended for good.
 fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(phase_of(pod), Some("Succeeded" | "Failed"))
+}
+
+fn phase_of(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
 }
 
 /// Writes a stream's status, unless it says what is there already.

@@ -8,6 +8,7 @@ use k8s_openapi::api::batch::v1::{
 use k8s_openapi::api::core::v1::{ConfigMap, ConfigMapVolumeSource, KeyToPath, PodTemplateSpec, SecretVolumeSource, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _};
+use millrace_core::config::check_supported;
 use millrace_core::id::ConnectionId;
 use millrace_core::task::{Exit, SecretFile, TASK_VERSION, TaskKind, TaskSpec};
 use millrace_core::{Error, Result, validate};
@@ -42,6 +43,7 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
     names::check(&stream.name_any(), names::MAX_STREAM)?;
     let spec = stream.spec.config.to_core(id)?;
     validate::check(&spec)?;
+    check_supported(&spec).map_err(crate::stream_config::first)?;
     let workers = spec.workers();
     let config = stream.spec.config_ref.id.parse().map_err(|error| Error::invalid("configRef.id", "it is not an id").because(error))?;
     let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, workers, spec: Box::new(spec) };

@@ -2,10 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use millrace_core::Error;
 use millrace_core::stats::StatsReport;
 use millrace_core::stream::StreamState;
 use millrace_core::task::TaskReport;
+use millrace_core::{Error, Kind};
 use millrace_crds::{Counters, DesiredState, Stream, StreamStatus, object_id};
 
 use super::apply::Observed;
@@ -49,9 +49,7 @@ fn phase(stream: &Stream, observed: &Observed, live: &[StatsReport], reports: &[
     let before = status.phase.unwrap_or(StreamState::Ready);
     let is_stopping = stream.spec.desired == DesiredState::Stopped;
     if observed.job_is("Complete") {
-        let ends = reports.iter().map(|report| report.state).chain(live.iter().map(|report| report.target.state));
-        // A pod that was removed has taken its message along; what it published last still says how it ended.
-        return ends.filter(|state| state.is_terminal()).reduce(StreamState::worst).unwrap_or(StreamState::Finished);
+        return completed(reports, live);
     }
     if observed.job_is("Failed") {
         if status.is_attempt_over && !is_stopping {
@@ -60,7 +58,14 @@ fn phase(stream: &Stream, observed: &Observed, live: &[StatsReport], reports: &[
         return failed(is_stopping, reports, status, before);
     }
     match (&observed.job, status.attempt) {
-        (None, _) if is_stopping => StreamState::Stopped,
+        // A pod whose Job is gone may have a moment left to write.
+        (None, _) if is_stopping => {
+            if observed.has_writer() {
+                before
+            } else {
+                StreamState::Stopped
+            }
+        }
         (None, 0) => StreamState::Ready,
         // Somebody deleted the Job; what is committed stays, and another attempt goes on.
         (None, _) => before,
@@ -71,6 +76,15 @@ fn phase(stream: &Stream, observed: &Observed, live: &[StatsReport], reports: &[
             .reduce(StreamState::worst)
             .map_or(before, |said| if said == StreamState::Ready || said == StreamState::Undefined { before } else { said }),
     }
+}
+
+/// How an attempt ended whose workers have all succeeded in the end.
+fn completed(reports: &[TaskReport], live: &[StatsReport]) -> StreamState {
+    let said = reports.iter().map(|report| report.state).filter(|state| state.is_terminal());
+    // A pod that was removed has taken its message along; what it published last still says how it ended, unless that was before a successor made it good.
+    let published = live.iter().map(|report| report.target.state);
+    let published = published.filter(|state| state.is_terminal() && *state != StreamState::Failed);
+    said.reduce(StreamState::worst).or_else(|| published.reduce(StreamState::worst)).unwrap_or(StreamState::Finished)
 }
 
 /// An attempt has failed: for good, or to be tried again.
@@ -101,14 +115,14 @@ fn failed(is_stopping: bool, reports: &[TaskReport], status: &mut StreamStatus, 
     before
 }
 
-/// Whether another attempt would fail, too. A login that is refused after rows have moved was good before: its password is being changed, and another attempt's
-/// pods get the Secret as it is then.
+/// Whether another attempt would fail, too. What is refused after rows have moved was allowed before: a password is being changed, and another attempt's pods get
+/// the Secret as it is then; or the target fails over, and is read-only for a moment.
 fn is_final(report: &TaskReport, has_moved: bool) -> bool {
     let name = report.kind.as_deref().unwrap_or_default();
-    if has_moved && name == format!("{:?}", millrace_core::Kind::LoginRefused) {
+    if has_moved && [Kind::LoginRefused, Kind::PermissionDenied].iter().any(|kind| name == format!("{kind:?}")) {
         return false;
     }
-    let kind = millrace_core::Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
+    let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
     kind.is_none_or(|kind| millrace_core::task::Exit::of(kind) == millrace_core::task::Exit::Failed)
 }
 
@@ -137,16 +151,24 @@ fn count(status: &mut StreamStatus, live: &[StatsReport], reports: &[TaskReport]
     let now = Timestamp::now();
     let since_ms = status.counted_at.as_ref().map(|at| now.as_millisecond() - at.0.as_millisecond());
     let is_due = since_ms.is_none_or(|since| since >= COUNTERS_EVERY * 1000) || is_transition;
-    if counters == old || !is_due {
+    if !is_due || counters == old && counters.rows_per_second == 0 {
         return;
     }
     // Since the last count; before there is one, since whoever speaks began.
     let began_ms = live.iter().map(|report| report.target.elapsed_ms).max().unwrap_or(0);
     let elapsed_ms = since_ms.and_then(|since| u64::try_from(since).ok()).unwrap_or(began_ms).max(1);
     let rows = counters.rows_written - old.rows_written;
-    if rows > 0 {
-        counters.rows_per_second = rows.saturating_mul(1000) / elapsed_ms;
-    }
+    let phase = status.phase.unwrap_or(StreamState::Undefined);
+    counters.rows_per_second = if phase.is_terminal() {
+        // Of all of it.
+        let began = status.started_at.as_ref().map_or(now, |at| at.0);
+        let lasted_ms = u64::try_from(now.as_millisecond() - began.as_millisecond()).unwrap_or(0).max(1);
+        counters.rows_written.saturating_mul(1000) / lasted_ms
+    } else if phase == StreamState::Paused || status.is_attempt_over {
+        0
+    } else {
+        rows.saturating_mul(1000) / elapsed_ms
+    };
     status.counters = Some(counters);
     status.counted_at = Some(Time(now));
 }
@@ -157,7 +179,7 @@ fn describe(status: &mut StreamStatus, generation: i64, observed: &Observed, liv
     if status.attempt == 0 {
         return;
     }
-    let is_moving = phase == StreamState::Running;
+    let is_moving = phase == StreamState::Running && !status.is_attempt_over && observed.obstacle.is_none();
     set(
         &mut status.conditions,
         generation,
@@ -166,7 +188,9 @@ fn describe(status: &mut StreamStatus, generation: i64, observed: &Observed, liv
         &reason(phase.as_str()),
         status.message.as_deref().unwrap_or_default(),
     );
-    let has_structure = live.iter().any(|report| report.target.rows > 0) || phase == StreamState::Finished;
+    let has_structure = live.iter().any(|report| report.target.rows > 0)
+        || status.counters.is_some_and(|known| known.rows_written > 0)
+        || phase == StreamState::Finished;
     set(&mut status.conditions, generation, "StructureReady", has_structure, if has_structure { "Created" } else { "Pending" }, "");
     let is_complete = phase == StreamState::Finished;
     set(&mut status.conditions, generation, "SnapshotComplete", is_complete, if is_complete { "Copied" } else { "Copying" }, "");
@@ -266,5 +290,47 @@ mod tests {
         status.message = Some("attempt 1 broke off".to_owned());
         attempted(&stream, &mut status, 2);
         assert_eq!(status.message.as_deref(), Some("attempt 1 broke off"));
+    }
+
+    fn pod(name: &str, phase: &str, report: &TaskReport) -> serde_json::Value {
+        json!({"metadata": {"name": name}, "status": {"phase": phase, "containerStatuses": [{"name": "worker", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 0, "message": report.message()}}}]}})
+    }
+
+    fn report(state: StreamState) -> TaskReport {
+        TaskReport {
+            state,
+            ..serde_json::from_value(
+                json!({"version": 1, "state": "FINISHED", "rowsRead": 0, "rowsWritten": 0, "rowsFailed": 0, "bytes": 0,
+            "cutsLost": 0, "isConsistent": true}),
+            )
+            .unwrap()
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_successor_made_it_good_is_no_failure() {
+        let job = |condition: &str| json!({"metadata": {"name": "j"}, "status": {"conditions": [{"type": condition, "status": "True"}]}});
+        let pods =
+            json!([pod("a", "Failed", &report(StreamState::Failed)), pod("b", "Succeeded", &report(StreamState::EventLimitReached))]);
+        let observed = |condition: &str| Observed {
+            job: Some(serde_json::from_value(job(condition)).unwrap()),
+            pods: serde_json::from_value(pods.clone()).unwrap(),
+            obstacle: None,
+        };
+        let complete = observed("Complete");
+        assert_eq!(completed(&complete.reports(), &[]), StreamState::EventLimitReached);
+        assert_eq!(completed(&[], &[]), StreamState::Finished);
+        // Of a Job that has failed, all count.
+        assert_eq!(observed("Failed").reports().len(), 2);
+    }
+
+    #[test]
+    fn what_is_refused_after_rows_have_moved_is_tried_again() {
+        let refused = |kind: &str| TaskReport { kind: Some(kind.to_owned()), ..report(StreamState::Failed) };
+        for kind in ["LoginRefused", "PermissionDenied"] {
+            assert!(is_final(&refused(kind), false) && !is_final(&refused(kind), true), "{kind}");
+        }
+        assert!(is_final(&refused("ValueRefused"), true));
     }
 }
