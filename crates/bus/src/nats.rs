@@ -44,6 +44,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const CONNECT_LOOK: Duration = Duration::from_millis(50);
 /// How long an answer of JetStream may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a message may wait to be taken.
+const SEND_WITHIN: Duration = Duration::from_millis(500);
 
 /// Where NATS is.
 #[derive(Debug, Clone)]
@@ -172,8 +174,11 @@ impl Nats {
         let _ = tokio::time::timeout(patience, self.client.flush()).await;
     }
 
-    /// Says what is wanted of a run.
+    /// Says what is wanted of a run, to those who are there; it is said again and again.
     pub async fn command(&self, stream: &StreamId, command: Command) {
+        if !self.is_connected() {
+            return;
+        }
         self.send(self.subjects.commands(stream), &command).await;
     }
 
@@ -284,8 +289,11 @@ impl Nats {
 
     async fn send<T: Serialize + Sync>(&self, subject: String, body: &T) {
         let Ok(payload) = serde_json::to_vec(body) else { return };
-        if let Err(error) = self.client.publish(subject, payload.into()).await {
-            tracing::debug!(%error, "a message was not sent");
+        // The client keeps some messages for a server that is away; after those it would wait for it.
+        match tokio::time::timeout(SEND_WITHIN, self.client.publish(subject, payload.into())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a message was not sent"),
+            Err(_) => tracing::debug!("a message was not sent: NATS takes nothing"),
         }
     }
 }

@@ -158,12 +158,19 @@ impl WorkQueue for NatsWork {
 
     fn clear(&self) -> BoxFuture<'_, Result<()>> {
         async {
-            let queue = self.queue().await?;
-            queue.purge().filter(self.nats.subjects.all_work(&self.stream)).await.map_err(unavailable)?;
-            for ((cut, part), _) in self.consumers.lock().await.drain() {
-                let _ = queue.delete_consumer(&format!("{}_{cut}_{part}", self.stream)).await;
+            if !self.nats.is_connected() {
+                return Err(Error::new(Kind::Unreachable, "NATS is away"));
             }
-            Ok(())
+            let cleared = async {
+                let queue = self.queue().await?;
+                queue.purge().filter(self.nats.subjects.all_work(&self.stream)).await.map_err(unavailable)?;
+                for ((cut, part), _) in self.consumers.lock().await.drain() {
+                    let _ = queue.delete_consumer(&format!("{}_{cut}_{part}", self.stream)).await;
+                }
+                Ok(())
+            };
+            let away = |_| Error::new(Kind::Unreachable, "NATS does not answer");
+            tokio::time::timeout(OFFER_WITHIN, cleared).await.map_err(away)?
         }
         .boxed()
     }
@@ -176,8 +183,10 @@ struct Taken {
 
 /// A word that is lost means that the item is delivered again, which does no harm.
 async fn acknowledge(message: &Message, kind: AckKind) {
-    if let Err(error) = message.ack_with(kind).await {
-        tracing::debug!(%error, "an acknowledgement was not sent");
+    match tokio::time::timeout(ANSWER_WITHIN, message.ack_with(kind)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an acknowledgement was not sent"),
+        Err(_) => tracing::debug!("an acknowledgement was not sent: NATS takes nothing"),
     }
 }
 
