@@ -23,6 +23,8 @@ use crate::pipeline::{Ending, FRUITLESS, RESTARTS, finish, is_table_failure, pro
 /// How much smaller splits are than those of one process.
 const FINER: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// Who has led for so long without an error has all tries again.
+const CALM: Duration = Duration::from_secs(60);
 /// How often the queue is asked whether it has lost something.
 const COUNT_EVERY: u32 = 10;
 /// How long nobody holds a moment before it is lost: workers that have lost the target for a while are heard of again by then.
@@ -36,6 +38,7 @@ pub(super) async fn run(fleet: &Fleet<'_>, mut control: Control) -> Result<Endin
         // The pulse lives as long as this does.
         let _ = fleet.pulse.views().wait_for(|view| view.is_leader).await;
         let mut views = fleet.pulse.views();
+        let begun_at = tokio::time::Instant::now();
         let error = tokio::select! {
             led = lead(fleet, &mut control) => match led {
                 Ok(ending) => return Ok(ending),
@@ -46,6 +49,10 @@ pub(super) async fn run(fleet: &Fleet<'_>, mut control: Control) -> Result<Endin
                 continue;
             }
         };
+        if begun_at.elapsed() > CALM {
+            // What went wrong before that is over.
+            patience = Patience::default();
+        }
         match error.kind() {
             Kind::CutLost => tally.count(fleet, error)?,
             // Somebody else leads, or the beat says soon that this worker is over.

@@ -207,12 +207,15 @@ impl Copying<'_> {
             }
         };
         let plan: &Arc<_> = &self.prepared.plan;
-        let is_readable =
-            |target: &TableName| plan.tables.iter().any(|table| table.target == *target && table.part == part && table.after.is_empty());
+        // What tables refer to comes first.
+        let is_done = |target: &TableName| !open.iter().any(|(table, _)| table == target);
+        let is_readable = |target: &TableName| {
+            plan.tables.iter().any(|table| table.target == *target && table.part == part && table.after.iter().all(is_done))
+        };
         let mine: Vec<WorkItem> = open
-            .into_iter()
+            .iter()
             .filter(|(target, _)| is_readable(target))
-            .map(|(target, split)| WorkItem { target, ordinal: split.ordinal })
+            .map(|(target, split)| WorkItem { target: target.clone(), ordinal: split.ordinal })
             .collect();
         let count = mine.len().max(1);
         Ok(mine.into_iter().nth(rand::random_range(0..count)))
