@@ -12,8 +12,8 @@ use crate::stream::StreamState;
 /// The version that this code writes.
 pub const TASK_VERSION: u32 = 2;
 
-/// The most bytes of a report: what Kubernetes keeps of a container's termination message (4096), less room for JSON's escapes.
-const REPORT_BYTES: usize = 3000;
+/// The most bytes of a report: what Kubernetes keeps of a container's termination message (4096), and a little less.
+const REPORT_BYTES: usize = 4000;
 
 /// A task. It holds no secret: `secrets` names files in which they stand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -141,12 +141,18 @@ impl TaskReport {
     /// The text for Kubernetes' termination message; a long failure is cut.
     pub fn message(&self) -> String {
         let mut report = self.clone();
-        for text in [&mut report.error, &mut report.summary].into_iter().flatten().filter(|text| text.len() > REPORT_BYTES) {
-            let end = (0..=REPORT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
-            text.push('…');
+        loop {
+            let message = serde_json::to_string(&report).unwrap_or_default();
+            let texts = [&mut report.error, &mut report.summary].into_iter().flatten();
+            let Some(longest) = texts.max_by_key(|text| text.len()).filter(|text| text.len() > 8) else { return message };
+            if message.len() <= REPORT_BYTES {
+                return message;
+            }
+            // How much a character takes is JSON's business.
+            let end = longest.floor_char_boundary(longest.trim_end_matches('…').len() * 9 / 10);
+            longest.truncate(end);
+            longest.push('…');
         }
-        serde_json::to_string(&report).unwrap_or_default()
     }
 
     /// Reads a termination message.
@@ -226,9 +232,12 @@ mod tests {
 
     #[test]
     fn a_long_failure_fits_into_a_termination_message() {
-        let message = report(&"ß".repeat(5000)).message();
-        assert!(message.len() < 4096);
-        assert!(TaskReport::parse(&message).unwrap().error.unwrap().ends_with('…'));
+        for letter in ["ß", "\"", "\\", "\u{1}"] {
+            let message = report(&letter.repeat(5000)).message();
+            assert!(message.len() < 4096, "{letter}");
+            let error = TaskReport::parse(&message).unwrap().error.unwrap();
+            assert!(error.ends_with('…') && error.len() > 500, "{letter}: {}", error.len());
+        }
         assert_eq!(TaskReport::parse(&report("short").message()), Some(report("short")));
     }
 
