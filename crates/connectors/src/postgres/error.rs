@@ -83,7 +83,7 @@ pub(super) fn is_missing_table(error: &tokio_postgres::Error) -> bool {
 
 fn from_db(db: &DbError) -> Error {
     let state = db.code().code();
-    let mut error = Error::new(kind_of(state), format!("the target answered: {}", db.message())).with("sqlstate", state.to_owned());
+    let mut error = Error::new(kind_of(state), format!("the target answered: {}", told(db))).with("sqlstate", state.to_owned());
     let named = [("schema", db.schema()), ("table", db.table()), ("column", db.column()), ("constraint", db.constraint())];
     for (name, value) in named {
         if let Some(value) = value {
@@ -97,8 +97,7 @@ fn from_db(db: &DbError) -> Error {
 pub(super) fn refusal(error: tokio_postgres::Error, before: usize) -> Error {
     let Some(db) = error.as_db_error() else { return classify(error) };
     let state = db.code().code();
-    let message = if state.starts_with("22") { without_quoted(db.message()) } else { db.message().to_owned() };
-    let mut told = Error::new(refusal_kind(db), message).with("sqlstate", state.to_owned());
+    let mut told = Error::new(refusal_kind(db), told(db)).with("sqlstate", state.to_owned());
     if let Some(ErrorPosition::Original(position)) = db.position() {
         // A place before the statement's own text is in what was put around it.
         if let Some(position) = (*position as usize).checked_sub(before).filter(|position| *position > 0) {
@@ -130,6 +129,11 @@ fn refusal_kind(db: &DbError) -> Kind {
             _ => Kind::StatementRefused,
         },
     }
+}
+
+/// What the server says, without values of rows.
+fn told(db: &DbError) -> String {
+    if db.code().code().starts_with("22") { without_quoted(db.message()) } else { db.message().to_owned() }
 }
 
 /// Messages of data exceptions quote values: `invalid input syntax for type integer: "…"`.

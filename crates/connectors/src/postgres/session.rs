@@ -24,6 +24,12 @@ const HOST: &str = "spec.database.host";
 /// The database that every server has, for connections that name none.
 pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 
+/// The server, too, is to notice within half a minute that a client has gone without a word: until then the client's session holds its locks. Of these settings
+/// (PostgreSQL manual, "Connection Settings") older servers know only some.
+const NOTICES: &str = "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'),
+    ('tcp_keepalives_count', '4'), ('tcp_user_timeout', '35000'), ('client_connection_check_interval', '10000')) AS wanted (name, value)
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = wanted.name)";
+
 /// The database form of a connection.
 pub(super) fn spec(connection: &Connection) -> Result<&DatabaseSpec> {
     connection
@@ -46,7 +52,8 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
         .keepalives_idle(Duration::from_secs(15))
         .keepalives_interval(Duration::from_secs(5))
-        .keepalives_retries(4);
+        .keepalives_retries(4)
+        .tcp_user_timeout(Duration::from_secs(35));
     if let Some(password) = &spec.password {
         config.password(password.expose());
     }
@@ -73,6 +80,7 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
             let client: Client = dialled?;
             // Limits that a role or a database sets are meant for people; loads and index builds take as long as they take.
             client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await.map_err(classify)?;
+            client.batch_execute(NOTICES).await.map_err(classify)?;
             Ok(client)
         }
         Err(_) => Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs()))),

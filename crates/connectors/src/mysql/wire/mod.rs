@@ -25,6 +25,7 @@ use millrace_core::{Error, Kind, Result, hosts};
 use mysql_common::constants::CapabilityFlags;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -36,6 +37,10 @@ use buffer::PacketBuffer;
 
 /// How long a dial with its handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a silent peer is asked whether it is there, how often, and how many times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_TRIES: u32 = 4;
 /// Where a connection's host stands.
 const HOST: &str = "spec.database.host";
 
@@ -117,6 +122,9 @@ impl Wire {
             .await
             .map_err(|error| Error::new(Kind::Unreachable, format!("cannot connect to `{place}`")).because(error))?;
         stream.set_nodelay(true).map_err(|error| io_error(place, error))?;
+        // A peer that has gone without a word is noticed within half a minute, also by who only reads.
+        let alive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_TRIES);
+        SockRef::from(&stream).set_tcp_keepalive(&alive).map_err(|error| io_error(place, error))?;
         let mut wire = Self {
             stream: Box::new(stream),
             is_protected: false,
