@@ -26,9 +26,12 @@ pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// The server, too, is to notice within half a minute that a client has gone without a word: until then the client's session holds its locks. Of these settings
 /// (PostgreSQL manual, "Connection Settings") older servers know only some.
-const NOTICES: &str = "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'),
-    ('tcp_keepalives_count', '4'), ('tcp_user_timeout', '35000'), ('client_connection_check_interval', '10000')) AS wanted (name, value)
+const KEEPALIVES: &str =
+    "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'),
+    ('tcp_keepalives_count', '4'), ('tcp_user_timeout', '35000')) AS wanted (name, value)
     WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = wanted.name)";
+/// While a statement runs, the server looks whether its client is still there.
+const LOOKS: &str = "SELECT set_config(name, '10000', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
 
 /// The database form of a connection.
 pub(super) fn spec(connection: &Connection) -> Result<&DatabaseSpec> {
@@ -80,7 +83,12 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
             let client: Client = dialled?;
             // Limits that a role or a database sets are meant for people; loads and index builds take as long as they take.
             client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await.map_err(classify)?;
-            client.batch_execute(NOTICES).await.map_err(classify)?;
+            for notice in [KEEPALIVES, LOOKS] {
+                if let Err(error) = client.batch_execute(notice).await {
+                    // Some servers cannot do this on their platform.
+                    tracing::debug!(error = %classify(error), "the server notices a vanished client later");
+                }
+            }
             Ok(client)
         }
         Err(_) => Err(Error::new(Kind::Unreachable, format!("no answer from `{place}` within {} s", CONNECT_TIMEOUT.as_secs()))),
