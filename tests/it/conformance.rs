@@ -137,6 +137,28 @@ async fn postgres_sessions() {
     suites::session::conformance(connector(Engine::PostgreSql).unwrap(), server, &database.name).await;
 }
 
+/// The kernel asks a silent peer whether it is there: `tr` in `/proc/net/tcp` is 2 while the timer for that runs (Linux, Documentation/networking/proc_net_tcp).
+#[tokio::test]
+async fn a_peer_that_has_gone_without_a_word_is_noticed() {
+    let servers = shared().await;
+    for (engine, server) in [(Engine::MySql, &servers.mysql), (Engine::PostgreSql, &servers.postgres)] {
+        let proxy = FaultProxy::start("127.0.0.1", server.port).await.unwrap();
+        let engine_of = connector(engine).unwrap();
+        let connection = suites::session::connection(engine_of, &Server::through(server, proxy.port), None);
+        let mut session = engine_of.session(&connection, None).await.unwrap();
+        session.ping().await.unwrap();
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let peer = format!(":{:04X}", proxy.port);
+        let timers: Vec<&str> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields.len() > 5 && fields[2].ends_with(&peer) && fields[3] == "01")
+            .map(|fields| fields[5].split(':').next().unwrap_or_default())
+            .collect();
+        assert_eq!(timers, ["02"], "{engine:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_mysql_source() {
     let server = &shared().await.mysql;

@@ -196,6 +196,15 @@ async fn reading_cannot_write_whatever_is_tried() {
 }
 
 #[tokio::test]
+async fn the_server_is_told_to_notice_when_we_are_gone() {
+    let (_database, mut explorer) = explored("noticed", "SELECT 1").await;
+    let sql = "SHOW tcp_keepalives_idle; SHOW tcp_keepalives_interval; SHOW tcp_keepalives_count; SHOW client_connection_check_interval";
+    let (kept, ended) = run(explorer.as_mut(), sql, false).await;
+    ended.unwrap();
+    assert_eq!(kept.results, [[json!(["15"])], [json!(["5"])], [json!(["4"])], [json!(["10s"])]]);
+}
+
+#[tokio::test]
 async fn a_reset_session_is_as_it_began() {
     let (database, mut explorer) = explored("reset", "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE t (m mood)").await;
     assert!(explorer.is_reusable());
