@@ -152,7 +152,9 @@ async fn work(config: &StreamConfig, context: &Context) -> Result<Action, Failur
 
 async fn start(config: &StreamConfig, name: &str, connection: Connection, context: &Context) -> Result<Action, Failure> {
     let Some(db) = &config.spec.target.spec.db else { return let_go(config, context).await };
-    let id: ConfigId = object_id(&config.metadata)?;
+    let Ok(id) = object_id::<ConfigId>(&config.metadata) else {
+        return abandon(config, "the label `millrace.dev/id` holds no id, so nobody knows its entries", context).await;
+    };
     let abandoned = config.status.iter().flat_map(|status| &status.abandoned_runs).filter_map(|run| run.parse().ok()).collect();
     let scope = Scope { database: Some(db.database.clone()), schema: db.schema.clone() };
     let labels = BTreeMap::from([
@@ -209,7 +211,7 @@ fn is_missing_secret(text: &str) -> bool {
 
 /// Gives the clean-up up and names what stays.
 async fn abandon(config: &StreamConfig, why: &str, context: &Context) -> Result<Action, Failure> {
-    let id: ConfigId = object_id(&config.metadata)?;
+    let id = object_id::<ConfigId>(&config.metadata).map_or_else(|_| config.name_any(), |id| id.to_string());
     let target = &config.spec.target;
     let database = target.spec.db.as_ref().map(|db| db.database.as_str()).unwrap_or_default();
     let text = format!(

@@ -155,7 +155,8 @@ async fn clean_up(stream: &Stream, context: &Context) -> Result<Action, Failure>
     apply::delete_jobs(stream, context).await?;
     // The finalizer goes once this returns, so the pods must be gone before.
     apply::wait_for_pods(stream, context).await?;
-    let id = millrace_crds::object_id(&stream.metadata)?;
+    // Somebody may have written something else into the label: then there is nothing under its name.
+    let Ok(id) = millrace_crds::object_id(&stream.metadata) else { return Ok(Action::await_change()) };
     context.forget(&id);
     if let Err(error) = context.nats.purge(&id).await {
         tracing::debug!(error = %error.chain(), "the run's logs age out by themselves");
