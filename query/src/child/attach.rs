@@ -143,19 +143,27 @@ pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn cannot_attach(source: &Source, error: &duckdb::Error) -> Failure {
-    let text = error.to_string();
+/// What a driver's words mean. They quote names and ids of ours, which may hold any letters, so short words count as words only, and after whole phrases.
+fn attach_kind(text: &str) -> FailedKind {
     let lower = text.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let kind = if has(&["certificate", "ssl", "tls"]) && !has(&["access denied"]) {
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    let is_of_tls = |word: &str| ["certificate", "ssl", "tls"].iter().any(|start| word.starts_with(start));
+    if has(&["access denied", "password authentication failed", "no password supplied"]) {
+        FailedKind::LoginRefused
+    } else if lower.split(|letter: char| !letter.is_ascii_alphanumeric()).any(is_of_tls) {
         FailedKind::Untrusted
-    } else if has(&["access denied", "password authentication failed", "no password supplied", "authentication"]) {
+    } else if has(&["authentication"]) {
         FailedKind::LoginRefused
     } else if has(&["unknown database", "does not exist"]) {
         FailedKind::ObjectMissing
     } else {
         FailedKind::Unreachable
-    };
+    }
+}
+
+fn cannot_attach(source: &Source, error: &duckdb::Error) -> Failure {
+    let text = error.to_string();
+    let kind = attach_kind(&text);
     let what = match kind {
         FailedKind::LoginRefused => "refused the login",
         FailedKind::ObjectMissing => "does not have the database",
@@ -168,4 +176,24 @@ fn cannot_attach(source: &Source, error: &duckdb::Error) -> Failure {
 /// Drivers append hints over several lines.
 pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_holds_the_letters_of_tls_is_none() {
+        let at = "IO Error: Unable to connect to Postgres at \"application_name=millrace_3MlRJj0S2tAzYAjKtLSoPPTRW4L\": connection to server failed:";
+        for (said, kind) in [
+            ("FATAL:  password authentication failed for user \"u\"", FailedKind::LoginRefused),
+            ("FATAL:  database \"d\" does not exist", FailedKind::ObjectMissing),
+            ("Connection refused", FailedKind::Unreachable),
+            ("SSL error: certificate verify failed", FailedKind::Untrusted),
+            ("server does not support SSL, but SSL was required", FailedKind::Untrusted),
+            ("TLS handshake failed", FailedKind::Untrusted),
+        ] {
+            assert_eq!(attach_kind(&format!("{at} {said}")), kind, "{said}");
+        }
+    }
 }
