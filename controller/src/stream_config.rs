@@ -60,11 +60,6 @@ fn of_stream(stream: Stream) -> Option<ObjectRef<StreamConfig>> {
     Some(ObjectRef::new(&stream.spec.config_ref.name).within(&stream.namespace()?))
 }
 
-/// The first of several.
-pub(crate) fn first(errors: Vec<Error>) -> Error {
-    errors.into_iter().next().unwrap_or_else(|| Error::internal("an error without a text"))
-}
-
 fn on_failure(config: Arc<StreamConfig>, error: &Failure, _: Arc<Context>) -> Action {
     error.tell(&config.name_any(), "a definition could not be reconciled; it is tried again");
     Action::requeue(Duration::from_secs(3))
@@ -108,10 +103,12 @@ async fn reconcile(config: Arc<StreamConfig>, context: Arc<Context>) -> Result<A
     let newest = streams.last();
     // Also of streams that the API server made: a number is never used twice.
     status.last_run = status.last_run.max(newest.map_or(0, run_number));
-    // Of a newer one that somebody has deleted, the status remembers how it ended: nothing is run again for that.
     if let Some(newest) = newest.filter(|stream| run_number(stream) == status.last_run) {
         status.observed_nonce.clone_from(&newest.spec.config.run_nonce);
         status.phase = Some(phase(newest).as_str().to_owned());
+    } else {
+        // Somebody has deleted it. How it ended is remembered, if it did: nothing is run again for that.
+        status.phase = status.phase.filter(|phase| StreamState::parse(phase).is_some_and(StreamState::is_terminal));
     }
     status.active_stream = newest.filter(|stream| !phase(stream).is_terminal()).map(|stream| stream.name_any());
     cleanup::note_abandoned(&mut status, &streams);
@@ -150,7 +147,7 @@ async fn check(config: &StreamConfig, context: &Context) -> Result<Result<(), (&
     let named = names::check(&config.name_any(), names::MAX_CONFIG);
     let verdict = named.and(spec).and_then(|spec| {
         validate::check(&spec)?;
-        check_supported(&spec).map_err(first)
+        check_supported(&spec).map_err(Error::first_of)
     });
     Ok(verdict.map_err(|error| {
         let word = match error.kind() {

@@ -170,6 +170,11 @@ async fn deleting_the_newest_stream_runs_nothing_again() {
     assert_eq!(names, ["kept-1", "later-1"]);
     let kept = scene.until("streamconfigs/kept", "there", |object| object["kind"] == "StreamConfig").await;
     assert_eq!((&kept["status"]["observedNonce"], &kept["status"]["phase"]), (&json!("b"), &json!("FINISHED")), "{kept:#}");
+    // One that is deleted before its end has not ended somehow, and is not under way either.
+    scene.until("streamconfigs/later", "under way", |object| object["status"]["phase"].is_string()).await;
+    let (status, answer) = scene.kubernetes.call(Method::DELETE, &format!("{NAMESPACE}/streams/later-1"), None).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    scene.until("streamconfigs/later", "at rest", |object| object["status"]["phase"].is_null()).await;
 }
 
 #[tokio::test]

@@ -172,9 +172,7 @@ async fn killed_workers_and_an_emptied_queue_neither_lose_nor_double_a_row() {
         if round == 1 {
             let nats = std::mem::replace(&mut run.nats, Server::through(&shared().await.postgres, 0));
             run.nats = tokio::task::spawn_blocking(move || {
-                nats.kill();
-                nats.forget_streams();
-                nats.start_again().unwrap();
+                nats.begin_anew().unwrap();
                 nats
             })
             .await

@@ -46,9 +46,9 @@ async fn until(is_so: impl AsyncFn() -> bool) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_servers_share_only_rise_and_buckets_that_are_lost_are_made_again() {
-    let mut nats = tokio::task::spawn_blocking(start_nats).await.unwrap().unwrap();
+    let nats = tokio::task::spawn_blocking(start_nats).await.unwrap().unwrap();
     let connect = async || {
         let config = NatsConfig { url: format!("nats://127.0.0.1:{}", nats.port), token: None, namespace: "it".into() };
         let nats = Nats::connect(&config, "test").await.unwrap();
@@ -71,18 +71,10 @@ async fn numbers_that_servers_share_only_rise_and_buckets_that_are_lost_are_made
     first.raise("n", 2).await.unwrap();
     assert_eq!(second.number("n").await.unwrap(), 2);
 
-    nats = tokio::task::spawn_blocking(move || {
-        nats.kill();
-        nats.forget_streams();
-        nats.start_again().unwrap();
-        nats
-    })
-    .await
-    .unwrap();
+    tokio::task::block_in_place(|| nats.begin_anew().unwrap());
     until(async || first.raise("n", 5).await.is_ok()).await;
     until(async || second.number("n").await.is_ok()).await;
     assert_eq!(second.number("n").await.unwrap(), 5);
-    drop(nats);
 }
 
 /// The first event of a stream that holds data: its id, its name, its data.

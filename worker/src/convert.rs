@@ -49,7 +49,7 @@ pub struct Outcome {
 /// # Errors
 /// The kind says what is wrong; `field` names the part of the config concerned.
 pub async fn plan(task: &ConvertTask) -> Result<Plan> {
-    check_supported(&task.spec).map_err(first)?;
+    check_supported(&task.spec).map_err(Error::first_of)?;
     let mut parts = Vec::new();
     for index in 0..task.sources.len() {
         let mut source = task.open_source(index).await?;
@@ -77,7 +77,7 @@ pub async fn plan(task: &ConvertTask) -> Result<Plan> {
 /// # Errors
 /// The kind says what is wrong; `field` names the part of the config concerned.
 pub async fn preflight(task: &ConvertTask) -> Result<Plan> {
-    check_supported(&task.spec).map_err(first)?;
+    check_supported(&task.spec).map_err(Error::first_of)?;
     let mut parts = Vec::new();
     for index in 0..task.sources.len() {
         let mut source = task.open_source(index).await?;
@@ -305,10 +305,6 @@ pub(crate) fn at_source(error: Error, index: usize) -> Error {
         }
         None => error,
     }
-}
-
-fn first(errors: Vec<Error>) -> Error {
-    errors.into_iter().next().unwrap_or_else(|| Error::internal("a refusal without a reason"))
 }
 
 /// Shows pauses in the counters' states; never returns.

@@ -43,7 +43,7 @@ pub(super) fn build(stream: &Stream, attempt: u32, connections: &[Connection], c
     names::check(&stream.name_any(), names::MAX_STREAM)?;
     let spec = stream.spec.config.to_core(id)?;
     validate::check(&spec)?;
-    check_supported(&spec).map_err(crate::stream_config::first)?;
+    check_supported(&spec).map_err(Error::first_of)?;
     let workers = spec.workers();
     let config = stream.spec.config_ref.id.parse().map_err(|error| Error::invalid("configRef.id", "it is not an id").because(error))?;
     let kind = TaskKind::Convert { stream: object_id(&stream.metadata)?, config, attempt, workers, spec: Box::new(spec) };

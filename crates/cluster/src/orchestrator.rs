@@ -43,8 +43,7 @@ impl ClusterOrchestrator {
     }
 
     async fn start_config(&self, config: &StreamConfig, by: Option<&str>) -> Result<Stream> {
-        check_supported(&config.spec)
-            .map_err(|errors| errors.into_iter().next().unwrap_or_else(|| Error::internal("a refusal without a reason")))?;
+        check_supported(&config.spec).map_err(Error::first_of)?;
         self.undeclared(&config.id).await?;
         // Databases are not asked in vain.
         self.0.open_gate(&config.id).await?;

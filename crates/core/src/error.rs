@@ -156,6 +156,11 @@ struct Parts {
 }
 
 impl Error {
+    /// The first of several, for those who can say only one.
+    pub fn first_of(errors: Vec<Self>) -> Self {
+        errors.into_iter().next().unwrap_or_else(|| Self::internal("a refusal without a reason"))
+    }
+
     /// An error of a kind. The message is lower case, without a full stop, with names in backticks.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Parts { kind, message: message.into(), field: None, details: Vec::new(), source: None }))

@@ -83,7 +83,7 @@ impl LocalOrchestrator {
 
     async fn start_config(&self, config: &StreamConfig, by: Option<&str>) -> Result<Stream> {
         let inner = &self.0;
-        check_supported(&config.spec).map_err(first)?;
+        check_supported(&config.spec).map_err(Error::first_of)?;
         let active: Vec<StreamId> = inner.active().await?;
         if !active.is_empty() {
             return Err(gate_closed(&active));
@@ -336,10 +336,6 @@ fn take_counters(stream: &mut Stream, report: StatsReport) {
 fn gate_closed(active: &[StreamId]) -> Error {
     let error = Error::new(Kind::Conflict, "another stream is active; stop it first").field("stream_state");
     active.iter().fold(error, |error, id| error.with("stream", id.as_str()))
-}
-
-fn first(errors: Vec<Error>) -> Error {
-    errors.into_iter().next().unwrap_or_else(|| Error::internal("a refusal without a reason"))
 }
 
 pub(crate) fn now_ms() -> i64 {

@@ -31,6 +31,13 @@ pub fn start() -> anyhow::Result<Server> {
 }
 
 impl Server {
+    /// Kills a NATS server and starts it again without anything that it had kept.
+    pub fn begin_anew(&self) -> anyhow::Result<()> {
+        self.kill();
+        self.forget_streams();
+        self.start_again()
+    }
+
     /// Removes what a killed NATS server has kept, as a pod's own disk goes with the pod.
     pub fn forget_streams(&self) {
         if let Some(dir) = &self.dir {

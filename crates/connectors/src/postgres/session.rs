@@ -25,10 +25,11 @@ const HOST: &str = "spec.database.host";
 pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// The server, too, is to notice within half a minute that a client has gone without a word: until then the client's session holds its locks. Of these settings
-/// (PostgreSQL manual, "Connection Settings") older servers know only some.
+/// (PostgreSQL manual, "Connection Settings") older servers know only some. `tcp_user_timeout` is not among them: it would also end sessions whose peer takes nothing
+/// for a while, such as a COPY that waits for a lock, or a reader that is slow (tcp(7)).
 const KEEPALIVES: &str =
     "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'),
-    ('tcp_keepalives_count', '4'), ('tcp_user_timeout', '35000')) AS wanted (name, value)
+    ('tcp_keepalives_count', '4')) AS wanted (name, value)
     WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = wanted.name)";
 /// While a statement runs, the server looks whether its client is still there.
 const LOOKS: &str = "SELECT set_config(name, '10000', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
@@ -55,8 +56,7 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
         .keepalives_idle(Duration::from_secs(15))
         .keepalives_interval(Duration::from_secs(5))
-        .keepalives_retries(4)
-        .tcp_user_timeout(Duration::from_secs(35));
+        .keepalives_retries(4);
     if let Some(password) = &spec.password {
         config.password(password.expose());
     }
@@ -82,12 +82,13 @@ pub(super) async fn connect(connection: &Connection, database: &str) -> Result<C
         Ok(dialled) => {
             let client: Client = dialled?;
             // Limits that a role or a database sets are meant for people; loads and index builds take as long as they take.
-            client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await.map_err(classify)?;
-            for notice in [KEEPALIVES, LOOKS] {
-                if let Err(error) = client.batch_execute(notice).await {
-                    // Some servers cannot do this on their platform.
-                    tracing::debug!(error = %classify(error), "the server notices a vanished client later");
-                }
+            let unlimited = client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0");
+            // On their way together.
+            let (unlimited, keeps, looks) = tokio::join!(unlimited, client.batch_execute(KEEPALIVES), client.batch_execute(LOOKS));
+            unlimited.map_err(classify)?;
+            for error in [keeps, looks].into_iter().filter_map(std::result::Result::err) {
+                // Some servers cannot do this on their platform.
+                tracing::debug!(error = %classify(error), "the server notices a vanished client later");
             }
             Ok(client)
         }
